@@ -1,0 +1,1 @@
+"""Segments to PCM: llama.cpp, the heads, the codec."""

@@ -1,0 +1,61 @@
+"""The backbone: text and frames in, one hidden state a frame out."""
+
+import numpy as np
+
+from daemon.engine.bundle import Bundle
+from daemon.engine.llama import LlamaModel
+from daemon.errors import ModelError
+from daemon.values import F32, I32
+
+PREFILL_BATCH = 512
+
+
+class Backbone:
+    """The temporal transformer with its input tables.
+
+    Attributes:
+        model: the KV cache and its owner; ``model.hidden`` is float32 [D], after the final norm.
+
+    Source: SesameAILabs/csm models.py ``Model._embed_audio`` and ``generate_frame`` (revision 2d72082).
+    """
+
+    def __init__(self, bundle: Bundle, *, num_threads: int, exact: bool) -> None:
+        limits, audio = bundle.manifest.limits, bundle.manifest.audio
+        self.model = LlamaModel(
+            bundle.path("backbone"),
+            num_positions=limits.context,
+            max_batch=min(PREFILL_BATCH, limits.context),
+            num_threads=num_threads,
+            exact=exact,
+        )
+        try:
+            width = self.model.width
+            self._text = bundle.table("text_embeddings", rows=1, width=width)
+            rows = audio.num_codebooks * audio.codebook_size
+            self._audio = bundle.table("audio_embeddings", rows=rows, width=width)
+        except ModelError:
+            self.model.close()
+            raise
+        self._offsets = np.arange(audio.num_codebooks, dtype=np.int64) * (len(self._audio) // audio.num_codebooks)
+        self._rows = np.zeros(audio.num_codebooks, np.int64)
+        self._gathered = np.zeros((audio.num_codebooks, width), self._audio.dtype)
+        self._widened = np.zeros((audio.num_codebooks, width), np.float32)
+
+    def prefill_text(self, tokens: list[int]) -> F32:
+        """Append text positions; returns the last hidden state, float32 [D] (a view).
+
+        Raises:
+            ModelError: the tokenizer gives an id that the table does not have.
+        """
+        if max(tokens) >= len(self._text):
+            raise ModelError(f"tokenizer gives id {max(tokens)}, text_embeddings has {len(self._text)} rows")
+        return self.model.prefill(self._text[tokens])
+
+    def step(self, codes: I32) -> F32:
+        """Append one frame, int32 [Q]: the sum of its codebooks' embeddings. Returns the hidden state (a view)."""
+        np.add(codes, self._offsets, out=self._rows)
+        np.take(self._audio, self._rows, axis=0, out=self._gathered, mode="clip")
+        np.copyto(self._widened, self._gathered)  # reducing float16 into float32 would allocate a buffer
+        np.add.reduce(self._widened, axis=0, out=self.model.inputs[0])
+        self.model.decode(1)
+        return self.model.hidden

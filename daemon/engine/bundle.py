@@ -1,0 +1,255 @@
+"""A bundle: a folder with manifest.toml and the files it names (DESIGN section 4). Everything is checked here."""
+
+import hashlib
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from daemon.errors import ModelError
+from daemon.values import SAMPLE_RATE, Array
+
+FORMAT_VERSION = 1
+AUTO_HASH_BYTES = 64 * 2**20
+"""Files up to this size are hashed at every start (tens of milliseconds); larger ones when asked for."""
+
+Role = Literal[
+    "backbone",
+    "depth_decoder",
+    "heads",
+    "text_embeddings",
+    "audio_embeddings",
+    "depth_embeddings",
+    "codec_decoder",
+    "codec_encoder",
+    "tokenizer",
+]
+REQUIRED: tuple[Role, ...] = (
+    "backbone",
+    "depth_decoder",
+    "heads",
+    "text_embeddings",
+    "audio_embeddings",
+    "depth_embeddings",
+    "codec_decoder",
+    "tokenizer",
+)
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AudioTable(_Table):
+    """[audio]: what a frame is."""
+
+    sample_rate: Literal[24000]
+    frame_rate: Annotated[float, Field(gt=0)]
+    num_codebooks: Annotated[int, Field(ge=2, le=64)]
+    codebook_size: Annotated[int, Field(ge=2)]
+
+    @property
+    def samples_per_frame(self) -> int:
+        """1920 at 12.5 frames a second."""
+        return round(SAMPLE_RATE / self.frame_rate)
+
+
+class FileEntry(_Table):
+    """[files.ROLE]."""
+
+    path: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class SamplingTable(_Table):
+    """[sampling]: the defaults, backbone and depth decoder apart; temperature 0 is greedy."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)]
+    top_k: Annotated[int, Field(ge=1, le=1000)]
+    depth_temperature: Annotated[float, Field(ge=0, le=2)]
+    depth_top_k: Annotated[int, Field(ge=1, le=1000)]
+
+
+class LimitsTable(_Table):
+    """[limits]: context, and how long a text may take to say.
+
+    A segment of n tokens is expected to last n x seconds_per_token. Speech may not end before min_ratio of that, and
+    is cut after max_ratio of it + slack_s.
+    """
+
+    context: Annotated[int, Field(ge=16)]
+    max_text_tokens: Annotated[int, Field(ge=4)]
+    """Longest segment, BOS and EOT included."""
+    seconds_per_token: Annotated[float, Field(gt=0)]
+    min_ratio: Annotated[float, Field(ge=0, le=1)]
+    max_ratio: Annotated[float, Field(ge=1)]
+    slack_s: Annotated[float, Field(ge=0)]
+    max_utterance_s: Annotated[float, Field(gt=0)]
+
+
+class StopTable(_Table):
+    """[stop]: what ends speech: a code of codebook 0, or a frame of zeros (CSM-1B)."""
+
+    kind: Literal["code", "zero_frame"]
+    code: int | None = None
+
+    @model_validator(mode="after")
+    def _code_where_needed(self) -> "StopTable":
+        if (self.kind == "code") != (self.code is not None):
+            raise ValueError('code is needed with kind = "code", and only then')
+        return self
+
+
+class CodecTable(_Table):
+    """[codec]: what the streaming decoder holds back."""
+
+    delay_samples: Annotated[int, Field(ge=0)]
+    flush_state: str | None = None
+    """The state whose first delay_samples values are the rest of the speech."""
+
+
+class PromptTable(_Table):
+    """[prompt]: the text of a segment as the tokenizer gets it; {speaker} and {text} are filled in."""
+
+    template: str = "{text}"
+
+
+class TextTable(_Table):
+    """[text]: what the model can read; without an alphabet, any text."""
+
+    alphabet: str | None = None
+
+
+class VoiceTable(_Table):
+    """[voices.NAME]."""
+
+    description: str
+    language: str
+    speaker: int = 0
+
+
+class Manifest(_Table):
+    """manifest.toml."""
+
+    format_version: Literal[1]
+    name: Annotated[str, Field(min_length=1)]
+    family: str
+    description: str = ""
+    licence: str
+    source: str
+    revision: str = ""
+    recipe: str
+    default_voice: str
+    audio: AudioTable
+    files: dict[Role, FileEntry]
+    sampling: SamplingTable
+    limits: LimitsTable
+    stop: StopTable
+    codec: CodecTable
+    prompt: PromptTable = PromptTable()
+    text: TextTable = TextTable()
+    voices: Annotated[dict[str, VoiceTable], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Manifest":
+        missing = [role for role in REQUIRED if role not in self.files]
+        if missing:
+            raise ValueError(f"no entry for {', '.join(missing)} in [files]")
+        if self.default_voice not in self.voices:
+            raise ValueError(f"default_voice {self.default_voice} is not in [voices]")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder whose manifest is valid and whose files are present and of the right size (and hash)."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, role: Role) -> Path:
+        """The file of a role."""
+        return self.folder / self.manifest.files[role].path
+
+    def table(self, role: Role, *, rows: int, width: int) -> Array:
+        """An embedding table, memory-mapped: float16 (or float32) [>= rows, width].
+
+        Raises:
+            ModelError: not such an array.
+        """
+        path = self.path(role)
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as err:
+            raise ModelError(f"{path}: not a .npy array: {err}") from err
+        if array.dtype not in (np.float16, np.float32) or array.ndim != 2:
+            raise ModelError(f"{path}: expected float16 [rows, {width}], found {array.dtype} {list(array.shape)}")
+        if array.shape[0] < rows or array.shape[1] != width:
+            raise ModelError(f"{path}: expected [{rows}, {width}] or more rows, found {list(array.shape)}")
+        return np.asarray(array)
+
+
+def find_bundle(name: str, search: Sequence[Path]) -> Path:
+    """The folder of a bundle given by path, or by name below one of ``search``.
+
+    Raises:
+        ModelError: there is none; the message lists where it was looked for.
+    """
+    if "/" in name:
+        folder = Path(name).expanduser()
+        if (folder / "manifest.toml").is_file():
+            return folder
+        raise ModelError(f"no bundle at {folder}: manifest.toml is not there")
+    for parent in search:
+        if (parent / name / "manifest.toml").is_file():
+            return parent / name
+    raise ModelError(f"no bundle named {name} in {', '.join(str(parent) for parent in search)}")
+
+
+def load_bundle(folder: Path, *, verify: Literal["auto", "full", "size"] = "auto") -> Bundle:
+    """Read the manifest and check every file it names.
+
+    Raises:
+        ModelError: what is wrong, with the file's name.
+    """
+    path = folder / "manifest.toml"
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ModelError(f"{path}: {err.strerror}") from err
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ModelError(f"{path}: damaged: {err}") from err
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ModelError(f"{path}: format_version {version!r}, this program reads {FORMAT_VERSION}")
+    try:
+        manifest = Manifest.model_validate(data)
+    except ValidationError as err:
+        first = err.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{path}: {key}: {first['msg'].removeprefix('Value error, ')}") from err
+    for entry in manifest.files.values():
+        _check_file(folder / entry.path, entry, verify)
+    return Bundle(folder, manifest)
+
+
+def _check_file(path: Path, entry: FileEntry, verify: str) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as err:
+        raise ModelError(f"{path}: {err.strerror}") from err
+    if size != entry.bytes:
+        raise ModelError(f"{path}: {size} bytes, the manifest says {entry.bytes}: truncated or replaced")
+    if verify == "full" or (verify == "auto" and size <= AUTO_HASH_BYTES):
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as err:
+            raise ModelError(f"{path}: {err.strerror}") from err
+        if digest != entry.sha256:
+            raise ModelError(f"{path}: sha256 is not the manifest's: damaged or replaced")

@@ -1,0 +1,198 @@
+"""The CSM family: prompt, frame loop and end of speech (CSM-1B, and the starter voice in its shape)."""
+
+import math
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from daemon.engine.backbone import Backbone
+from daemon.engine.bundle import Bundle, VoiceTable
+from daemon.engine.depth_decoder import DepthDecoder
+from daemon.engine.heads import Heads
+from daemon.engine.sampling import Sampler, Sampling
+from daemon.errors import BadRequestError, ModelError
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """Seconds spent in each stage since the last reset, and how many frames came of it."""
+
+    prefill: float = 0.0
+    backbone: float = 0.0
+    depth: float = 0.0
+    heads: float = 0.0
+    sampling: float = 0.0
+    codec: float = 0.0
+    frames: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FrameLimits:
+    """How many frames a segment may have, from the number of its text tokens."""
+
+    least: int
+    """No end of speech before this many."""
+    most: int
+    """Speech is cut after this many: it has run away."""
+
+
+class CsmModel:
+    """Codes for a segment of text, one frame at a time.
+
+    Attributes:
+        codes: int32 [Q], the frame that ``next_frame`` made; overwritten by the next.
+        times: what the stages have taken.
+
+    Source: SesameAILabs/csm generator.py ``generate`` and models.py ``generate_frame`` (revision 2d72082).
+
+    Raises:
+        ModelError: a part of the bundle is damaged or does not fit the others.
+    """
+
+    def __init__(self, bundle: Bundle, *, num_threads: int) -> None:
+        manifest = bundle.manifest
+        exact = manifest.recipe == "f32"
+        self._manifest = manifest
+        self._tokenizer = _load_tokenizer(bundle)
+        self._backbone = Backbone(bundle, num_threads=num_threads, exact=exact)
+        self._depth = DepthDecoder(bundle, num_threads=num_threads, exact=exact)
+        self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
+        size = manifest.audio.codebook_size
+        stop = manifest.stop.code
+        self._num_classes = max(size, size if stop is None else stop + 1)
+        self._logits0 = self._heads.logits[: self._num_classes]
+        self._logits = self._heads.logits[:size]
+        self._unused = slice(size, self._num_classes - (stop is not None))  # classes that are neither code nor stop
+        self._stop_class = 0 if stop is None else stop
+        self._sampler = Sampler(self._num_classes)
+        self.codes = np.zeros(manifest.audio.num_codebooks, np.int32)
+        self.times = StageTimes()
+        self._frames = 0
+        self._limits = FrameLimits(0, 0)
+        self._sampling = self._depth_sampling = Sampling(0.0, 1)
+        self._rng = np.random.default_rng(0)
+
+    def encode(self, text: str, voice: VoiceTable) -> list[int]:
+        """The prompt of a segment as token ids."""
+        prompt = self._manifest.prompt.template.format(speaker=voice.speaker, text=text)
+        return list(self._tokenizer.encode(prompt).ids)
+
+    def count_tokens(self, text: str) -> int:
+        """How many positions a segment's prompt takes."""
+        return len(self.encode(text, self._manifest.voices[self._manifest.default_voice]))
+
+    def frame_limits(self, num_tokens: int) -> FrameLimits:
+        """How long ``num_tokens`` of text may be spoken, within the context.
+
+        Raises:
+            BadRequestError: the text leaves no room for speech in the context.
+        """
+        limits, rate = self._manifest.limits, self._manifest.audio.frame_rate
+        expected_s = num_tokens * limits.seconds_per_token
+        most_s = min(limits.max_ratio * expected_s + limits.slack_s, limits.max_utterance_s)
+        most = min(math.ceil(most_s * rate), limits.context - num_tokens)
+        if num_tokens > limits.max_text_tokens or most < 1:
+            message = f"a segment of {num_tokens} tokens; this voice takes at most {limits.max_text_tokens}"
+            raise BadRequestError("too_long", message)
+        return FrameLimits(min(math.floor(limits.min_ratio * expected_s * rate), most), most)
+
+    def start(self, text: str, voice: VoiceTable, rng: np.random.Generator, sampling: Sampling, depth: Sampling) -> int:
+        """Begin a segment; returns the number of its tokens.
+
+        Raises:
+            BadRequestError: the segment is too long.
+            EngineError: llama.cpp failed.
+        """
+        began = perf_counter()
+        tokens = self.encode(text, voice)
+        self._limits = self.frame_limits(len(tokens))
+        self._backbone.model.rewind(0)
+        self._backbone.prefill_text(tokens)
+        self._rng, self._sampling, self._depth_sampling = rng, sampling, depth
+        self._frames = 0
+        self.times.prefill += perf_counter() - began
+        return len(tokens)
+
+    @property
+    def ran_away(self) -> bool:
+        """Whether the segment has had all the frames it may have without an end of speech."""
+        return self._frames >= self._limits.most
+
+    def next_frame(self) -> bool:
+        """Make the next frame in ``codes``; False at the end of speech (or when ``ran_away``).
+
+        Raises:
+            EngineError: llama.cpp or onnxruntime failed.
+        """
+        if self.ran_away:
+            return False
+        times, codes = self.times, self.codes
+        began = perf_counter()
+        if self._frames:
+            self._backbone.step(codes)
+        backbone_done = perf_counter()
+        self._heads.run(0)
+        heads_done = perf_counter()
+        code = self._sample_first()
+        times.backbone += backbone_done - began
+        times.heads += heads_done - backbone_done
+        times.sampling += perf_counter() - heads_done
+        if self._manifest.stop.kind == "code" and code == self._stop_class:
+            return False
+        codes[0] = code
+        self._fill_depth(code)
+        if self._manifest.stop.kind == "zero_frame" and not codes.any():
+            return False
+        self._frames += 1
+        times.frames += 1
+        return True
+
+    def _sample_first(self) -> int:
+        logits = self._logits0
+        logits[self._unused] = -np.inf
+        if self._frames < self._limits.least:
+            logits[self._stop_class] = -np.inf
+        return self._sampler.sample(logits, self._sampling, self._rng)
+
+    def _fill_depth(self, code: int) -> None:
+        """Codebooks 1..Q-1 of this frame, in ``codes``."""
+        times, codes, depth, logits = self.times, self.codes, self._depth, self._logits
+        depth_s = heads_s = sampling_s = 0.0
+        mark = perf_counter()
+        for codebook in range(1, len(codes)):
+            if codebook == 1:
+                depth.start(self._heads.depth_input, code)
+            else:
+                depth.step(codebook - 1, code)
+            stepped = perf_counter()
+            self._heads.run(codebook)
+            headed = perf_counter()
+            code = self._sampler.sample(logits, self._depth_sampling, self._rng)
+            codes[codebook] = code
+            depth_s += stepped - mark
+            heads_s += headed - stepped
+            mark = perf_counter()
+            sampling_s += mark - headed
+        times.depth += depth_s
+        times.heads += heads_s
+        times.sampling += sampling_s
+
+    def set_threads(self, count: int) -> None:
+        """Change the number of llama.cpp threads; the bits stay."""
+        self._backbone.model.set_threads(count)
+        self._depth.model.set_threads(count)
+
+    def close(self) -> None:
+        """Free both models."""
+        self._depth.model.close()
+        self._backbone.model.close()
+
+
+def _load_tokenizer(bundle: Bundle) -> Tokenizer:
+    path = bundle.path("tokenizer")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as err:  # tokenizers raises bare Exception
+        raise ModelError(f"{path}: not a tokenizers file: {err}") from err

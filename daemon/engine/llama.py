@@ -1,0 +1,193 @@
+"""Owner of llama.cpp: one model and its context, fed with embeddings, answering with hidden states.
+
+Source: the C API of llama.cpp (include/llama.h) as bound by llama-cpp-python 0.3.36.
+"""
+
+import ctypes
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import llama_cpp
+import numpy as np
+
+from daemon.errors import EngineError, ModelError
+from daemon.values import F32
+
+logger = logging.getLogger(__name__)
+
+_GGML_TYPE_F32, _GGML_TYPE_F16 = 0, 1
+_FLASH_ATTENTION_OFF, _FLASH_ATTENTION_AUTO = 0, -1
+_LOG_LEVELS = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.WARNING}  # ggml: 2 info, 3 warning, 4 error
+_last_error = ""
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes
+def _on_log(level: int, text: bytes, _user_data: int | None) -> None:
+    """Pass llama.cpp's own lines to logging; what it warns of at load is debug to a user of ours."""
+    global _last_error  # noqa: PLW0603  # C gives the reason of a failed load only here
+    line = text.decode("utf-8", "replace").strip()
+    if level == 4:
+        _last_error = line
+    if line and logger.isEnabledFor(logging.DEBUG):
+        logger.log(_LOG_LEVELS.get(level, logging.DEBUG), "llama.cpp: %s", line)
+
+
+llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+llama_cpp.llama_backend_init()
+
+
+def system_info() -> str:
+    """The instruction sets that this build of llama.cpp uses on this machine."""
+    line: str = llama_cpp.llama_print_system_info().decode()
+    used = [item.split("=")[0].strip() for item in line.partition(":")[2].split("|") if item.strip().endswith("= 1")]
+    return " ".join(used)
+
+
+class LlamaModel:
+    """One GGUF model and one context of one sequence. One thread at a time.
+
+    Attributes:
+        inputs: float32 [max_batch, D], where the caller puts embeddings before ``decode``.
+        hidden: float32 [D], the last position's output after the final norm; overwritten by every ``decode``.
+        position: how many positions the KV cache holds.
+
+    Args:
+        path: the GGUF file.
+        num_positions: the most positions the KV cache must hold.
+        max_batch: the most embeddings in one ``decode``.
+        num_threads: llama.cpp threads.
+        exact: float32 KV and no flash attention, for parity (models.md measured 2e-7 against 2.5e-4).
+
+    Raises:
+        ModelError: the file cannot be loaded.
+    """
+
+    def __init__(
+        self, path: Path, *, num_positions: int, max_batch: int, num_threads: int, exact: bool = False
+    ) -> None:
+        self._path = path
+        self._model: Any = None
+        self._context: Any = None
+        self._batch: Any = None
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self._model:
+            raise ModelError(f"{path}: llama.cpp cannot load it: {_last_error or 'no reason given'}")
+        self.width: int = llama_cpp.llama_model_n_embd(self._model)
+        context = llama_cpp.llama_context_default_params()
+        context.n_ctx = num_positions
+        context.n_batch = context.n_ubatch = max_batch
+        context.n_threads = context.n_threads_batch = num_threads
+        context.embeddings = True
+        context.no_perf = True
+        context.flash_attn_type = _FLASH_ATTENTION_OFF if exact else _FLASH_ATTENTION_AUTO
+        context.type_k = context.type_v = _GGML_TYPE_F32 if exact else _GGML_TYPE_F16
+        self._context = llama_cpp.llama_init_from_model(self._model, context)
+        if not self._context:
+            self.close()
+            raise ModelError(f"{path}: llama.cpp cannot make a context of {num_positions} positions: {_last_error}")
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._batch = llama_cpp.llama_batch_init(max_batch, self.width, 1)
+        self.inputs: F32 = np.ctypeslib.as_array(self._batch.embd, shape=(max_batch, self.width))
+        self.hidden: F32 = np.zeros(self.width, np.float32)
+        self._hidden_address = self.hidden.ctypes.data
+        for i in range(max_batch):
+            self._batch.n_seq_id[i] = 1
+            self._batch.seq_id[i][0] = 0
+            self._batch.logits[i] = 1  # embeddings=True makes every position an output anyway
+        self.num_positions = num_positions
+        self.max_batch = max_batch
+        self.position = 0
+
+    def decode(self, count: int) -> None:
+        """Append ``inputs[:count]`` to the sequence; ``hidden`` is then the last one's output.
+
+        Raises:
+            EngineError: llama_decode failed, or the KV cache is full.
+        """
+        batch = self._batch
+        position = self.position
+        if position + count > self.num_positions:
+            raise EngineError(f"{self._path.name}: no room for {count} more positions after {position}")
+        batch.n_tokens = count
+        for i in range(count):
+            batch.pos[i] = position + i
+        status = llama_cpp.llama_decode(self._context, batch)
+        if status != 0:
+            raise EngineError(f"{self._path.name}: llama_decode returned {status} at position {position}")
+        self.position = position + count
+        output = llama_cpp.llama_get_embeddings_ith(self._context, -1)
+        ctypes.memmove(self._hidden_address, output, self.hidden.nbytes)
+
+    def step(self, embedding: F32) -> F32:
+        """Append one position; ``embedding`` is float [D]. Returns ``hidden`` (a view, overwritten by the next)."""
+        self.inputs[0] = embedding
+        self.decode(1)
+        return self.hidden
+
+    def prefill(self, embeddings: F32) -> F32:
+        """Append many positions, float [n, D], in batches. Returns ``hidden`` of the last (a view)."""
+        for start in range(0, len(embeddings), self.max_batch):
+            part = embeddings[start : start + self.max_batch]
+            self.inputs[: len(part)] = part
+            self.decode(len(part))
+        return self.hidden
+
+    def rewind(self, position: int) -> None:
+        """Forget everything from ``position`` on."""
+        if position == 0:
+            llama_cpp.llama_memory_clear(self._memory, False)
+        elif not llama_cpp.llama_memory_seq_rm(self._memory, 0, position, -1):
+            raise EngineError(f"{self._path.name}: cannot rewind to position {position}")
+        self.position = position
+
+    def set_threads(self, count: int) -> None:
+        """Change the number of threads of a live context; the results keep their bits (models.md, measured)."""
+        llama_cpp.llama_set_n_threads(self._context, count, count)
+
+    def save_state(self, path: Path) -> None:
+        """Write the KV cache to a file; ``load_state`` restores it to the bit.
+
+        Raises:
+            EngineError: it could not be written.
+        """
+        tokens = (llama_cpp.llama_token * 1)()
+        if not llama_cpp.llama_state_seq_save_file(self._context, str(path).encode(), 0, tokens, 0):
+            raise EngineError(f"{path}: cannot save the KV cache: {_last_error}")
+
+    def load_state(self, path: Path, position: int) -> None:
+        """Restore a KV cache of ``position`` positions.
+
+        Raises:
+            EngineError: the file is damaged or of another model.
+        """
+        tokens = (llama_cpp.llama_token * 1)()
+        count = ctypes.c_size_t(0)
+        if not llama_cpp.llama_state_seq_load_file(
+            self._context, str(path).encode(), 0, tokens, 1, ctypes.byref(count)
+        ):
+            raise EngineError(f"{path}: cannot load the KV cache: {_last_error}")
+        self.position = position
+
+    def close(self) -> None:
+        """Free the context, then the model."""
+        if self._batch is not None:
+            llama_cpp.llama_batch_free(self._batch)
+            self._batch = None
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            self._context = None
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,181 @@
+"""One utterance: text in pieces in, PCM16 out, a frame at a time."""
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from daemon.engine.bundle import VoiceTable
+from daemon.engine.codec import CodecDecoder
+from daemon.engine.families.csm import CsmModel
+from daemon.engine.sampling import Sampling
+from daemon.values import SAMPLE_RATE, Pcm16, Segment, Segmenter
+
+FADE_SAMPLES = SAMPLE_RATE // 50
+"""20 ms, the end of a segment that is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where the last chunk of audio belongs."""
+
+    sample_offset: int
+    """Its first sample, counted from the start of the utterance."""
+    text_offset: int
+    """Where its segment begins in the text that was pushed, in characters."""
+    frames: int
+    """Frames decoded for it: 1, or 0 for what the codec held back."""
+    segment: int
+    truncated: bool
+    """It is the end of a segment that ran away and was cut."""
+
+
+class TtsSession:
+    """Speaks one text. The same text, voice and seed give the same PCM, however the text is cut into pieces.
+
+    Segment i is sampled with a generator seeded by (seed, i, attempt), so what came before it does not matter. Without
+    a seed, the first segment's text and the voice decide it.
+
+    Attributes:
+        chunk: describes what ``next_audio_chunk`` returned last.
+        codes: int32 [Q] of that chunk's frame, where it has one; overwritten by the next.
+        seed: the seed in use, None until the first segment has started.
+        attempt: how often the current segment has been tried again.
+    """
+
+    def __init__(
+        self,
+        model: CsmModel,
+        codec: CodecDecoder,
+        segmenter: Segmenter,
+        voice: tuple[str, VoiceTable],
+        *,
+        seed: int | None,
+        sampling: Sampling,
+        depth_sampling: Sampling,
+    ) -> None:
+        self._model = model
+        self._codec = codec
+        self._segmenter = segmenter
+        self._voice_name, self._voice = voice
+        self._sampling = sampling
+        self._depth_sampling = depth_sampling
+        self._buffer = np.zeros(codec.samples_per_frame, np.int16)
+        self._pending: deque[Segment] = deque()
+        self._current: Segment | None = None
+        self._last = Segment("", 0)
+        self._segments_started = 0
+        self.attempt = 0
+        self._segment_sample = 0
+        self._sample = 0
+        self._ended = False
+        self._cancelled = False
+        self.seed = seed
+        self.chunk = Chunk(0, 0, 0, 0, truncated=False)
+        self.codes = model.codes
+
+    @property
+    def greedy(self) -> bool:
+        """Whether another seed would change nothing."""
+        return self._sampling.greedy and self._depth_sampling.greedy
+
+    @property
+    def finished(self) -> bool:
+        """Whether no audio will come any more."""
+        return self._cancelled or (self._ended and self._current is None and not self._pending)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the next call can give audio without more text."""
+        return self._current is not None or bool(self._pending)
+
+    @property
+    def segment_samples(self) -> int:
+        """Samples returned of the segment that the last chunk belongs to."""
+        return self._sample - self._segment_sample
+
+    @property
+    def num_samples(self) -> int:
+        """Samples returned so far."""
+        return self._sample
+
+    def push_text(self, text: str) -> None:
+        """Take more text; what is complete can be spoken at once."""
+        self._pending.extend(self._segmenter.push(text))
+
+    def flush(self) -> None:
+        """The text has ended."""
+        self._pending.extend(self._segmenter.flush())
+        self._ended = True
+
+    def cancel(self) -> None:
+        """Stop: ``next_audio_chunk`` gives None from now on."""
+        self._cancelled = True
+
+    def next_audio_chunk(self) -> Pcm16 | None:
+        """The next samples, int16 [S] with S at most a frame, in a buffer that the next call overwrites.
+
+        None when there is nothing to say until more text comes, or for good (``finished``).
+
+        Raises:
+            EngineError: llama.cpp or onnxruntime failed; the session is then of no more use.
+            BadRequestError: a segment is longer than the model can take.
+        """
+        while not self._cancelled:
+            if self._current is None:
+                if not self._pending:
+                    return None
+                self._start(self._pending.popleft())
+            count = self._decode_next()
+            if count:
+                return self._buffer[:count]
+        return None
+
+    def retry_segment(self) -> None:
+        """Speak the segment of the last chunk again with another seed; the caller takes back its audio."""
+        segment = self._last
+        self._sample = self._segment_sample
+        self._segments_started -= 1
+        self._start(segment, attempt=self.attempt + 1)
+
+    def _start(self, segment: Segment, attempt: int = 0) -> None:
+        self._current = self._last = segment
+        self.attempt = attempt
+        if self.seed is None:
+            self.seed = default_seed(segment.text, self._voice_name)
+        rng = np.random.default_rng([self.seed, self._segments_started, attempt])
+        self._model.start(segment.text, self._voice, rng, self._sampling, self._depth_sampling)
+        self._codec.reset()
+        self._segment_sample = self._sample
+        self._segments_started += 1
+
+    def _decode_next(self) -> int:
+        """Decode one frame, or what is left after the last, into the buffer; return the number of samples."""
+        segment = self._current
+        if segment is None:
+            return 0
+        spoken = self._model.next_frame()
+        began = perf_counter()
+        count = self._codec.decode_frame(self._model.codes, self._buffer) if spoken else self._codec.flush(self._buffer)
+        self._model.times.codec += perf_counter() - began
+        truncated = spoken and self._model.ran_away
+        if truncated:
+            fade_out(self._buffer[:count])
+        if truncated or not spoken:
+            self._current = None
+        self.chunk = Chunk(self._sample, segment.offset, int(spoken), self._segments_started - 1, truncated)
+        self._sample += count
+        return count
+
+
+def default_seed(text: str, voice: str) -> int:
+    """The seed of an utterance that was given none, 0..2**32-1: the same announcement always sounds the same."""
+    return int.from_bytes(hashlib.sha256(f"{voice}\0{text}".encode()).digest()[:4], "big")
+
+
+def fade_out(samples: Pcm16) -> None:
+    """Fade the last 20 ms of int16 [S] to zero in place."""
+    tail = samples[-FADE_SAMPLES:]
+    tail[:] = tail * np.linspace(1.0, 0.0, len(tail), dtype=np.float32)

@@ -1,0 +1,251 @@
+"""Values that cross between parts: requests, events, state, segments, array types.
+
+Shape letters, the same everywhere: T frames, Q codebooks, C codebook size, D width, S samples, V vocabulary.
+Batch is 1 and has no letter.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Pcm16 = NDArray[np.int16]
+"""int16 [S], 24 kHz mono."""
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+Array = NDArray[Any]
+
+SAMPLE_RATE = 24_000
+"""Hz, of everything between codec and sink."""
+
+
+class Priority(StrEnum):
+    """How a request queues (PROTOCOL.md)."""
+
+    CRITICAL = "critical"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+_SSIP = {"important": "critical", "message": "normal", "text": "normal", "notification": "low", "progress": "low"}
+
+
+def _priority(value: Any) -> Any:
+    return Priority(_SSIP.get(value, value)) if isinstance(value, str) else value
+
+
+class EventType(StrEnum):
+    """What happened to a request; all but the first two are final."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+    @property
+    def final(self) -> bool:
+        """Whether no event follows for the same request."""
+        return self not in (EventType.QUEUED, EventType.STARTED)
+
+
+class Reason(StrEnum):
+    """Why, in an event."""
+
+    RETAINED = "retained"
+    QUEUE_FULL = "queue_full"
+    TOO_LONG = "too_long"
+    EMPTY = "empty"
+    BAD_JSON = "bad_json"
+    UNKNOWN_VOICE = "unknown_voice"
+    DUPLICATE = "duplicate"
+    STOPPED = "stopped"
+    PREEMPTED = "preempted"
+    REPLACED = "replaced"
+    MUTED = "muted"
+    TTL = "ttl"
+    AUDIO = "audio"
+    ENGINE = "engine"
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SpeakRequest(_Value):
+    """One thing to say, as it came from the wire. Strict JSON types: ``"volume": "50"`` is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    text: str
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    priority: Annotated[Priority, BeforeValidator(_priority)] = Priority.NORMAL
+    voice: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    key: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    ttl_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
+    """Seconds until speech must have started; None is the priority's default."""
+    volume: Annotated[int, Field(ge=0, le=100)] | None = None
+    """Percent, in place of the speaker's volume for this request alone."""
+    speed: Annotated[float, Field(ge=0.5, le=2.0, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    lang: Annotated[str, Field(min_length=2, max_length=16)] | None = None
+
+
+class Event(_Value):
+    """What became of a request. ``to_wire`` leaves out what is not known."""
+
+    event_type: EventType
+    id: str
+    reason: Reason | None = None
+    audio_s: float | None = None
+    """Seconds of speech that were heard."""
+    ttfa_ms: float | None = None
+    """Request accepted to its first speech sample in the ring."""
+    wait_s: float | None = None
+    """How long playback is held back because synthesis is slower than real time."""
+    truncated: bool | None = None
+    """A segment ran away and was cut."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """The event as the JSON object of PROTOCOL.md."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class SpeakerState(StrEnum):
+    """What the speaker is doing."""
+
+    IDLE = "idle"
+    SYNTHESIZING = "synthesizing"
+    SPEAKING = "speaking"
+    PAUSED = "paused"
+    MUTED = "muted"
+    ERROR = "error"
+
+
+class State(_Value):
+    """The retained state of the speaker (PROTOCOL.md)."""
+
+    state: SpeakerState
+    id: str | None
+    """The request being spoken."""
+    queue: int
+    """How many wait."""
+    last_text: str | None
+    volume: int
+    mute: bool
+    voice: str
+    audio_ok: bool
+
+    def to_wire(self) -> dict[str, Any]:
+        """The state as a JSON object."""
+        return self.model_dump(mode="json")
+
+
+class SettingsChange(_Value):
+    """What ``set`` and the ``*/set`` topics change; None leaves a setting alone."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    volume: Annotated[int, Field(ge=0, le=100)] | None = None
+    volume_step: Annotated[int, Field(ge=-100, le=100)] | None = None
+    """Added to the volume, then clamped to 0..100."""
+    mute: bool | None = None
+    voice: str | None = None
+
+
+class VoiceInfo(_Value):
+    """A voice of the loaded bundle."""
+
+    name: str
+    description: str
+    language: str
+    default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a request that was taken."""
+
+    id: str
+    queue: int
+    """How many are to be spoken before it."""
+
+
+class Segment(NamedTuple):
+    """Normalised text that is synthesised in one go."""
+
+    text: str
+    offset: int
+    """Where it begins in the raw text that was pushed, in characters."""
+
+
+class Segmenter(Protocol):
+    """Text in pieces to segments; the same segments however the text is cut into pieces."""
+
+    def push(self, text: str) -> list[Segment]:
+        """Take more text; return the segments that are now complete."""
+        ...
+
+    def flush(self) -> list[Segment]:
+        """The text has ended; return what is left."""
+        ...
+
+
+class Speaker(Protocol):
+    """What a door may ask of the daemon. Every method is thread-safe and returns without waiting for speech.
+
+    Raises (all of them): BadRequestError with the wire's error code.
+    """
+
+    def say(self, request: SpeakRequest, *, more: bool = False) -> Accepted:
+        """Queue a request. ``more`` leaves its text open for ``append``. A refusal has been published as an event."""
+        ...
+
+    def append(self, request_id: str, text: str) -> None:
+        """Add text to an open request."""
+        ...
+
+    def end(self, request_id: str) -> None:
+        """Close an open request's text."""
+        ...
+
+    def stop(self, what: str) -> None:
+        """``all``, ``current`` or a request's id; nothing of the stopped is heard after 150 ms."""
+        ...
+
+    def pause(self) -> None:
+        """Stop at the sample; critical requests speak through."""
+        ...
+
+    def resume(self) -> None:
+        """Go on from the sample."""
+        ...
+
+    def repeat(self) -> Accepted:
+        """Say the last spoken text again."""
+        ...
+
+    def set(self, change: SettingsChange) -> None:
+        """Change volume, mute or voice; they survive a restart."""
+        ...
+
+    def state(self) -> State:
+        """The state right now."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """State and metrics, for ``crier status --json``."""
+        ...
+
+    def voices(self) -> list[VoiceInfo]:
+        """The voices that can be asked for."""
+        ...
+
+    def reject(self, reason: Reason, request_id: str | None = None) -> None:
+        """Publish a ``rejected`` event for what never became a request (retained, broken JSON, too long)."""
+        ...

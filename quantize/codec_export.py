@@ -1,0 +1,139 @@
+"""The codec decoder as a streaming ONNX model: what it must remember goes in and out as explicit states.
+
+States are the left context of every convolution and the tail of the overlapping windows, so that frames decoded one
+at a time, in groups or all at once give the same samples.
+"""
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from daemon.values import F32
+from quantize.onnx_graph import GraphBuilder, model, tensor
+from quantize.weights import Codec, ConvNextBlock
+
+_NORM_EPS = 1e-5
+
+
+def build_codec_decoder(codec: Codec, *, half: bool) -> onnx.ModelProto:
+    """The model: ``codes`` int64 [1, Q, T] and states in, ``pcm`` float32 [1, T * samples] and next states out.
+
+    Args:
+        codec: the weights.
+        half: store the matrices as float16 (computed in float32 all the same).
+    """
+    return model(_Decoder(codec, half=half).build())
+
+
+class _Decoder:
+    """Builds the graph from codes to samples, noting the states on the way."""
+
+    def __init__(self, codec: Codec, *, half: bool) -> None:
+        self._codec = codec
+        self._graph = GraphBuilder("codec", half=half)
+        self._half = half
+        self._states: list[tuple[str, tuple[int, ...]]] = []
+
+    def build(self) -> onnx.GraphProto:
+        codec, graph = self._codec, self._graph
+        num_codebooks = len(codec.codebooks)
+        x = graph.linear(self._dequantize(), codec.input, codec.input_bias)
+        for number, block in enumerate(codec.frame_blocks):
+            x = self._block(x, block, f"frame_context{number}")
+        x = graph.linear(x, codec.upsample, codec.upsample_bias)
+        x = graph.op("Reshape", x, graph.integers(-1, len(codec.input)))
+        for number, block in enumerate(codec.step_blocks):
+            x = self._block(x, block, f"step_context{number}")
+        x = self._norm(x, codec.norm, codec.norm_bias)
+        self._overlap_add(self._windows(graph.linear(x, codec.output, codec.output_bias)))
+        inputs = [tensor("codes", TensorProto.INT64, 1, num_codebooks, "T")]
+        outputs = [tensor("pcm", TensorProto.FLOAT, 1, "S")]
+        for name, shape in self._states:
+            inputs.append(tensor(name, TensorProto.FLOAT, *shape))
+            outputs.append(tensor(f"{name}_next", TensorProto.FLOAT, *shape))
+        return graph.graph(inputs, outputs)
+
+    def _dequantize(self) -> str:
+        """Codes [1, Q, T] -> sums of codebook rows [T, E]; only the rows that are looked up become float32."""
+        graph = self._graph
+        num_codebooks, codebook_size, width = self._codec.codebooks.shape
+        table = self._codec.codebooks.reshape(-1, width)
+        first_rows = graph.constant(np.arange(num_codebooks, dtype=np.int64)[None, :, None] * codebook_size)
+        rows = graph.op("Add", "codes", first_rows)
+        vectors = graph.op("Gather", graph.constant(table.astype(np.float16) if self._half else table), rows)
+        if self._half:
+            vectors = graph.op("Cast", vectors, to=TensorProto.FLOAT)
+        return graph.op("ReduceSum", vectors, graph.integers(0, 1), keepdims=0)
+
+    def _block(self, x: str, block: ConvNextBlock, state: str) -> str:
+        graph = self._graph
+        y = self._causal_conv(x, block, state)
+        y = self._norm(y, block.norm, block.norm_bias)
+        y = graph.op("Gelu", graph.linear(y, block.expand, block.expand_bias), approximate="tanh")
+        return graph.op("Add", x, graph.linear(y, block.contract, block.contract_bias))
+
+    def _causal_conv(self, x: str, block: ConvNextBlock, state: str) -> str:
+        """Depthwise convolution of [L, D] over L; the state is the last K - 1 rows of what came before."""
+        graph = self._graph
+        width, kernel = block.conv.shape
+        self._states.append((state, (1, width, kernel - 1)))
+        x = graph.op("Unsqueeze", graph.op("Transpose", x, perm=[1, 0]), graph.integers(0))
+        x = graph.op("Concat", state, x, axis=2)
+        graph.op(
+            "Slice", x, graph.integers(1 - kernel), graph.integers(2**31), graph.integers(2), output=f"{state}_next"
+        )
+        y = graph.op("Conv", x, graph.weight(block.conv[:, None]), graph.constant(block.conv_bias), group=width)
+        return graph.op("Transpose", graph.op("Squeeze", y, graph.integers(0)), perm=[1, 0])
+
+    def _norm(self, x: str, scale: F32, bias: F32) -> str:
+        graph = self._graph
+        return graph.op("LayerNormalization", x, graph.constant(scale), graph.constant(bias), epsilon=_NORM_EPS)
+
+    def _windows(self, x: str) -> str:
+        """Log magnitudes and phases [L, 2 * bins] -> windowed pieces of signal [L, fft_size].
+
+        The inverse real Fourier transform is a product with a basis that holds the Hann window and all scales.
+        """
+        graph, codec = self._graph, self._codec
+        bins = codec.fft_size // 2 + 1
+        log_magnitude = self._slice(x, 0, bins, axis=1)
+        phase = self._slice(x, bins, 2 * bins, axis=1)
+        log_magnitude = graph.op("Min", log_magnitude, graph.constant(np.full(1, codec.max_log_magnitude, np.float32)))
+        shift = graph.constant(np.full(1, codec.log_magnitude_shift, np.float32))
+        magnitude = graph.op("Exp", graph.op("Add", log_magnitude, shift))
+        real = graph.op("Mul", magnitude, graph.op("Cos", phase))
+        imaginary = graph.op("Mul", magnitude, graph.op("Sin", phase))
+        return graph.op("MatMul", graph.op("Concat", real, imaginary, axis=1), self._inverse_fourier_basis())
+
+    def _inverse_fourier_basis(self) -> str:
+        n = self._codec.fft_size
+        sample = np.arange(n)
+        window = (0.5 - 0.5 * np.cos(2 * np.pi * sample / n)) / self._codec.overlap_gain
+        frequency = np.arange(n // 2 + 1)[:, None]
+        angle = 2 * np.pi / n * (frequency * sample % n)
+        weight = np.where((frequency == 0) | (frequency == n // 2), 1, 2) / n  # the other half is the conjugate
+        basis = np.concatenate([weight * np.cos(angle), -weight * np.sin(angle)]) * window
+        return self._graph.constant(basis.astype(np.float32))
+
+    def _overlap_add(self, windows: str) -> None:
+        """Add windows [L, 4 * hop] at every hop to the tail left by the last call; keep the new tail of 3 hops."""
+        graph, hop = self._graph, self._codec.hop
+        self._states.append(("overlap", (3, hop)))
+        quarters = graph.op("Reshape", windows, graph.integers(-1, 4, hop))
+        shifted = [
+            graph.op(
+                "Pad",
+                graph.op("Gather", quarters, graph.constant(np.array(q, np.int64)), axis=1),
+                graph.integers(q, 0, 3 - q, 0),
+            )
+            for q in range(4)
+        ]
+        total = graph.op("Sum", *shifted)  # [L + 3, hop]
+        start = graph.op("Add", self._slice(total, 0, 3, axis=0), "overlap")
+        whole = graph.op("Concat", start, self._slice(total, 3, -3, axis=0), axis=0)
+        graph.op("Reshape", whole, graph.integers(1, -1), output="pcm")
+        graph.op("Slice", total, graph.integers(-3), graph.integers(2**31), graph.integers(0), output="overlap_next")
+
+    def _slice(self, x: str, start: int, end: int, *, axis: int) -> str:
+        graph = self._graph
+        return graph.op("Slice", x, graph.integers(start), graph.integers(end), graph.integers(axis))

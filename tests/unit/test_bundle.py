@@ -1,0 +1,139 @@
+"""A bundle that is not whole is refused, with the name of what is wrong."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.config import EngineConfig
+from daemon.engine.bundle import find_bundle, load_bundle
+from daemon.engine.engine import Engine
+from daemon.errors import ModelError
+
+STARTER = Path(__file__).resolve().parents[2] / "models" / "starter"
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the starter bundle to damage."""
+    return Path(shutil.copytree(STARTER, tmp_path / "copy"))
+
+
+def edit_manifest(folder, old, new):
+    """Replace text in the manifest; it must be there."""
+    path = folder / "manifest.toml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_the_starter_bundle_is_whole():
+    """Every hash holds, and it fits in git."""
+    bundle = load_bundle(STARTER, verify="full")
+    assert sum(path.stat().st_size for path in STARTER.iterdir()) <= 25_000_000
+    assert bundle.manifest.audio.samples_per_frame == 1920
+
+
+def test_a_missing_bundle_says_where_it_was_looked_for(tmp_path):
+    """The message lists the folders."""
+    with pytest.raises(ModelError, match=f"no bundle named nosuch in {tmp_path}"):
+        find_bundle("nosuch", [tmp_path])
+    with pytest.raises(ModelError, match=r"manifest\.toml is not there"):
+        find_bundle(f"{tmp_path}/nosuch", [])
+
+
+@pytest.mark.parametrize("name", ["backbone.gguf", "heads.onnx", "codec_decoder.onnx", "text_embeddings.npy"])
+def test_a_truncated_file_is_named(copy, name):
+    """Half a file is found by its size, whatever the policy."""
+    path = copy / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ModelError, match=rf"{name}: \d+ bytes, the manifest says"):
+        load_bundle(copy, verify="size")
+
+
+@pytest.mark.parametrize("name", ["backbone.gguf", "heads.onnx", "tokenizer.json"])
+def test_a_flipped_bit_is_found(copy, name):
+    """One bit is found by the hash."""
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    with pytest.raises(ModelError, match=rf"{name}: sha256 is not the manifest's"):
+        load_bundle(copy)
+
+
+def test_a_missing_file_is_named(copy):
+    """A role whose file is gone."""
+    (copy / "codec_decoder.onnx").unlink()
+    with pytest.raises(ModelError, match=r"codec_decoder.onnx: No such file"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('family = "csm"', 'family = "qwen"', "family 'qwen', this program knows: csm"),
+        ("format_version = 1", "format_version = 99", "format_version 99, this program reads 1"),
+        ("num_codebooks = 8", "num_codebooks = 16", r"expected \[8192, 256\] or more rows, found \[4096, 256\]"),
+        ("num_codebooks = 8", 'num_codebooks = "x"', "audio.num_codebooks"),
+        ("codebook_size = 512", "codebook_size = 700", "expected"),
+        ("delay_samples = 360", "delay_samples = 36000", "flush_state 'overlap' does not hold 36000 samples"),
+        ("[prompt]", "[surprise]", "surprise"),
+        ('default_voice = "slt"', 'default_voice = "nobody"', "default_voice nobody is not in"),
+        ("format_version", "format version", "damaged"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_in_one_line(copy, old, new, message):
+    """Wrong family, version, shapes, types and syntax."""
+    edit_manifest(copy, old, new)
+    with pytest.raises(ModelError, match=message) as caught:
+        Engine(EngineConfig(bundle=str(copy), verify="size"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_cannot_leave_the_folder(copy):
+    """A manifest edited by hand does not make the daemon read elsewhere."""
+    edit_manifest(copy, 'path = "heads.onnx"', 'path = "../heads.onnx"')
+    with pytest.raises(ModelError, match=r"files\.heads\.path"):
+        load_bundle(copy)
+
+
+def declare_size(copy, name):
+    """Let the manifest say the size that a file now has; its hash is not looked at with verify = "size"."""
+    text = (copy / "manifest.toml").read_text()
+    start = text.index(f'path = "{name}"')
+    end = text.index("\n", text.index("bytes", start))
+    size = (copy / name).stat().st_size
+    (copy / "manifest.toml").write_text(text[:start] + f'path = "{name}"\nbytes = {size}' + text[end:])
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("codec_decoder.onnx", "heads.onnx"),
+        ("heads.onnx", "codec_decoder.onnx"),
+        ("depth_decoder.gguf", "backbone.gguf"),
+        ("tokenizer.json", "codec_decoder.onnx"),
+        ("tokenizer.json", "backbone.gguf"),
+        ("heads.onnx", "tokenizer.json"),
+        ("tokenizer.json", "audio_embeddings.npy"),
+        ("text_embeddings.npy", "audio_embeddings.npy"),
+    ],
+)
+def test_files_swapped_for_others_are_refused(copy, source, target):
+    """What is inside a file is checked too: shapes, names, dtypes."""
+    shutil.copy(copy / source, copy / target)
+    declare_size(copy, target)
+    with pytest.raises(ModelError):
+        Engine(EngineConfig(bundle=str(copy), verify="size"))
+
+
+def test_a_table_of_another_dtype_is_refused(copy):
+    """float64 tables are not silently read."""
+    path = copy / "text_embeddings.npy"
+    np.save(path, np.load(path).astype(np.float64))
+    declare_size(copy, "text_embeddings.npy")
+    with pytest.raises(ModelError, match="float64"):
+        Engine(EngineConfig(bundle=str(copy), verify="size"))

@@ -1,0 +1,1 @@
+"""How the starter voice is made. Empty so far: its weights come from a prototype outside this repository."""
