@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from daemon.errors import BadRequestError
 from daemon.values import F32
 
-
 COLDEST = 1e-3
 """Below this temperature the largest logit always wins (and dividing by it would overflow)."""
 

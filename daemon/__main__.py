@@ -1,0 +1,44 @@
+"""crierd: arguments, environment, exit codes."""
+
+import argparse
+import faulthandler
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from daemon import log
+from daemon.config import load_config
+from daemon.errors import SpeechError
+from daemon.places import find_places
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the daemon; returns the exit code (sysexits, DESIGN section 8)."""
+    parser = argparse.ArgumentParser(prog="crierd", description="Speaks what arrives over MQTT and a Unix socket.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="config.toml; without it, the user's or /etc/crier")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    args = parser.parse_args(argv)
+    if args.version:
+        print(f"crierd {version('crier')}")
+        return 0
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)
+    places = find_places(os.environ)
+    path = args.config or places.config
+    try:
+        config = load_config(path)
+        log.setup(config.log.level, environ=os.environ)
+        from daemon.app import App, Surroundings  # noqa: PLC0415 (the engine loads only for a sound configuration)
+
+        return App(config, Surroundings(path, places, os.environ, os.getpid())).run()
+    except SpeechError as err:
+        print(f"crierd: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

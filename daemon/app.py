@@ -1,0 +1,200 @@
+"""Composition root: starts the parts in order and stops them in reverse. The one module that knows every package."""
+
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from daemon import log
+from daemon.audio.sink import open_sink
+from daemon.config import Config, load_config
+from daemon.engine.engine import Engine
+from daemon.errors import ConfigError
+from daemon.inputs.messages import Limits
+from daemon.inputs.mqtt import MqttInput
+from daemon.inputs.mqtt_credentials import read_password
+from daemon.inputs.unix_socket import UnixSocketServer
+from daemon.metrics import Metrics
+from daemon.places import Places
+from daemon.service import Service
+from daemon.systemd import Heartbeats, Notifier, listen_sockets, watchdog_interval_s
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+SILENT_THREAD_S = 20.0
+"""A thread that has not beaten for this long is stuck: the watchdog is no longer fed."""
+DRAIN_S = 1.0
+"""How long speech may go on after SIGTERM."""
+RELOADABLE = ("queue", "log")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the process was started with."""
+
+    config_path: Path | None
+    places: Places
+    environ: MutableMapping[str, str]
+    pid: int
+
+
+class App:
+    """The daemon from load to exit.
+
+    Raises:
+        SpeechError: from the constructor and ``run``, when the daemon cannot start.
+    """
+
+    def __init__(self, config: Config, surroundings: Surroundings) -> None:
+        self._config = config
+        self._surroundings = surroundings
+        self._notifier = Notifier(surroundings.environ)
+        self._heartbeats = Heartbeats()
+        self._metrics = Metrics()
+        self._stop = threading.Event()
+        self._reload = False
+        self._mqtt: MqttInput | None = None
+
+    def run(self) -> int:
+        """Serve until SIGTERM or SIGINT; return the exit code."""
+        began = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            service = self._start(stack)
+            gc.collect()
+            gc.freeze()
+            self._notifier.ready()
+            logger.info("ready startup_s=%.2f", time.monotonic() - began)
+            return self._serve(service)
+
+    def _start(self, stack: contextlib.ExitStack) -> Service:
+        """Load everything, then start the threads; ``stack`` undoes it in reverse."""
+        config, places = self._config, self._surroundings.places
+        password = read_password(config.mqtt, places.credentials)
+        sink = open_sink(config.audio)
+        engine = stack.enter_context(Engine(config.engine))
+        engine.self_test()
+        service = Service(
+            config,
+            engine,
+            sink,
+            settings_path=places.state / "settings.json",
+            metrics=self._metrics,
+            beat=self._heartbeats.beat,
+        )
+        limits = Limits(max_chars=config.text.max_chars)
+        server = self._open_socket(service, limits)
+        stack.callback(server.close)
+        if config.mqtt.enabled:
+            self._mqtt = MqttInput(
+                config.mqtt,
+                service,
+                queue=config.queue,
+                password=password,
+                limits=limits,
+                beat=lambda: self._heartbeats.beat("mqtt"),
+            )
+            service.listen(self._mqtt.on_event, self._mqtt.on_state)
+            stack.callback(self._mqtt.close)
+        service.listen(server.on_event)
+        self._handle_signals()
+        stack.callback(service.close, drain_s=DRAIN_S)
+        stack.callback(self._notifier.stopping)
+        service.start()
+        server.start()
+        if self._mqtt is not None:
+            self._mqtt.start()
+        return service
+
+    def _open_socket(self, service: Service, limits: Limits) -> UnixSocketServer:
+        activated = listen_sockets(self._surroundings.environ, self._surroundings.pid)
+        named = self._config.socket.path
+        path = Path(named) if named else None
+        if path is None and not activated:
+            path = self._surroundings.places.socket
+            _make_private(path.parent)
+        if path is not None and str(path) in _names(activated):
+            path = None
+        server = UnixSocketServer(
+            self._config.socket,
+            service,
+            path=path,
+            activated=activated,
+            limits=limits,
+            beat=lambda: self._heartbeats.beat("socket"),
+        )
+        server.open()
+        logger.info("socket path=%s", path or ", ".join(_names(activated)))
+        return server
+
+    def _serve(self, service: Service) -> int:
+        watchdog_s = watchdog_interval_s(self._surroundings.environ, self._surroundings.pid)
+        wait_s = min(TICK_S, watchdog_s or TICK_S)
+        told = ""
+        while not self._stop.wait(wait_s):
+            if service.fatal is not None:
+                logger.critical("giving up: %s", service.fatal)
+                return service.fatal.exit_code
+            if self._reload:
+                self._reload = False
+                self._reload_config(service)
+            service.tick()
+            if self._mqtt is not None:
+                self._metrics.set_reconnects(self._mqtt.reconnects)
+            silent = self._heartbeats.late(time.monotonic(), SILENT_THREAD_S)
+            if silent:
+                logger.error("threads silent for %.0f s: %s", SILENT_THREAD_S, ", ".join(silent))
+            else:
+                self._notifier.watchdog()
+            state = service.state()
+            told, line = f"{state.state}, {state.queue} waiting", told
+            if told != line:
+                self._notifier.status(told)
+        return 0
+
+    def _handle_signals(self) -> None:
+        def on_stop(_signal: int, _frame: Any) -> None:
+            self._stop.set()
+
+        def on_reload(_signal: int, _frame: Any) -> None:
+            self._reload = True
+
+        signal.signal(signal.SIGTERM, on_stop)
+        signal.signal(signal.SIGINT, on_stop)
+        signal.signal(signal.SIGHUP, on_reload)
+
+    def _reload_config(self, service: Service) -> None:
+        """Take what can be taken from a changed config file; say what needs a restart. A bad file changes nothing."""
+        self._notifier.reloading()
+        try:
+            config = load_config(self._surroundings.config_path)
+        except ConfigError as err:
+            logger.error("config not reloaded: %s", err)  # noqa: TRY400 (one line says it)
+        else:
+            changed = [name for name in Config.model_fields if getattr(config, name) != getattr(self._config, name)]
+            log.set_level(config.log.level)
+            service.reload(config.queue)
+            later = [name for name in changed if name not in RELOADABLE]
+            if later:
+                logger.warning("changes in %s take effect at the next start", ", ".join(f"[{n}]" for n in later))
+            self._config = config.model_copy(update={name: getattr(self._config, name) for name in later})
+            logger.info("config reloaded changed=%s", ",".join(changed) or "nothing")
+        self._notifier.ready()
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(f"socket folder {folder}: {err.strerror}; set [socket] path") from err
+
+
+def _names(sockets: list[socket.socket]) -> list[str]:
+    return [str(item.getsockname()) for item in sockets]

@@ -1,0 +1,1 @@
+"""PCM to the sound card: ring, gain, sinks, and the one audio thread."""

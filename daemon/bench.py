@@ -1,0 +1,139 @@
+"""``crier bench``: how fast a bundle speaks here, and how near that is to what the memory allows."""
+
+import argparse
+import json
+import resource
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from daemon.config import EngineConfig, load_config
+from daemon.engine.engine import Engine
+from daemon.synthesizer import Synthesizer
+from daemon.values import SAMPLE_RATE
+
+SENTENCES = (
+    "Dinner is ready.",
+    "The front door has been left open.",
+    "Your timer for ten minutes is done.",
+    "It is half past seven and twenty one degrees outside.",
+    "The washing machine has finished, please empty it.",
+    "Good morning. Today will be cloudy with some rain in the afternoon.",
+)
+_BANDWIDTH_BYTES = 128 * 2**20
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure the configured bundle, or the one that is named.
+
+    Raises:
+        SpeechError: the bundle does not load.
+    """
+    config = load_config(Path(args.config) if args.config else None).engine
+    if args.bundle:
+        config = config.model_copy(update={"bundle": args.bundle})
+    figures = measure(config, rounds=args.rounds)
+    if args.json:
+        print(json.dumps(figures))
+    else:
+        _print_table(figures)
+    return 0
+
+
+def measure(config: EngineConfig, *, rounds: int) -> dict[str, Any]:
+    """Speak the sentences ``rounds`` times; times are medians over utterances, stages milliseconds a frame."""
+    began = perf_counter()
+    with Engine(config) as engine:
+        engine.self_test()
+        load_s = perf_counter() - began
+        synthesizer = Synthesizer(engine, profile=False)
+        runs = [_speak(engine, synthesizer, text) for _ in range(rounds) for text in SENTENCES]
+        bandwidth = memory_bandwidth(engine.num_threads)
+        frame_bytes = bytes_per_frame(engine)
+        frame_s = sum(r["synthesis_s"] for r in runs) / sum(r["frames"] for r in runs)
+        frames = sum(r["frames"] for r in runs)
+        stages = {
+            name: round(1000 * sum(r["stages"][name] for r in runs) / frames, 3)
+            for name in runs[0]["stages"]
+            if name != "frames"
+        }
+        ttfa = sorted(1000 * r["ttfa_s"] for r in runs)
+        return {
+            "bundle": engine.bundle.manifest.name,
+            "recipe": engine.bundle.manifest.recipe,
+            "threads": engine.num_threads,
+            "utterances": len(runs),
+            "rtf": round(float(np.median([r["synthesis_s"] / r["audio_s"] for r in runs])), 4),
+            "ttfa_ms_p50": round(ttfa[len(ttfa) // 2], 2),
+            "ttfa_ms_p95": round(ttfa[int(len(ttfa) * 0.95)], 2),
+            "load_s": round(load_s, 3),
+            "frames_per_s": round(1 / frame_s, 1),
+            "frame_ms": {**stages, "other": round(1000 * frame_s - sum(stages.values()), 3)},
+            "bytes_per_frame": frame_bytes,
+            "bandwidth_bytes_per_s": round(bandwidth),
+            "bandwidth_fraction": round(frame_bytes / frame_s / bandwidth, 4),
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+
+def _speak(engine: Engine, synthesizer: Synthesizer, text: str) -> dict[str, Any]:
+    began = perf_counter()
+    times = engine.reset_times()
+    session = engine.session(synthesizer.segmenter())
+    session.push_text(text)
+    session.flush()
+    ttfa_s = 0.0
+    while session.next_audio_chunk() is not None:
+        ttfa_s = ttfa_s or perf_counter() - began
+    return {
+        "synthesis_s": perf_counter() - began,
+        "audio_s": session.num_samples / SAMPLE_RATE,
+        "frames": times.frames,
+        "ttfa_s": ttfa_s,
+        "stages": asdict(times),
+    }
+
+
+def bytes_per_frame(engine: Engine) -> int:
+    """Weight bytes that one frame reads: backbone once, depth decoder once for each further codebook, heads, codec."""
+    files = engine.bundle.manifest.files
+    depth_steps = engine.bundle.manifest.audio.num_codebooks - 1
+    once = files["backbone"].bytes + files["heads"].bytes + files["codec_decoder"].bytes
+    return once + depth_steps * files["depth_decoder"].bytes
+
+
+def memory_bandwidth(num_threads: int) -> float:
+    """Bytes a second that ``num_threads`` threads can read from memory (the best of a few passes)."""
+    arrays = [np.ones(_BANDWIDTH_BYTES // 8, np.int64) for _ in range(num_threads)]
+    best = 0.0
+    for _ in range(4):
+        threads = [threading.Thread(target=np.bitwise_or.reduce, args=(array,)) for array in arrays]
+        began = perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        best = max(best, num_threads * _BANDWIDTH_BYTES / (perf_counter() - began))
+    return best
+
+
+def _print_table(figures: dict[str, Any]) -> None:
+    table = Table(title=f"{figures['bundle']} {figures['recipe']}, {figures['threads']} thread(s)")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_row("real-time factor (below 1 keeps up)", f"{figures['rtf']:.3f}")
+    table.add_row("first audio, median / 95 %", f"{figures['ttfa_ms_p50']:.0f} / {figures['ttfa_ms_p95']:.0f} ms")
+    table.add_row("load and warm-up", f"{figures['load_s']:.2f} s")
+    for stage, value in figures["frame_ms"].items():
+        table.add_row(f"  {stage}, a frame", f"{value:.2f} ms")
+    table.add_row("weights read, a frame", f"{figures['bytes_per_frame'] / 1e6:.1f} MB")
+    table.add_row("memory bandwidth", f"{figures['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s")
+    table.add_row("share of it used", f"{100 * figures['bandwidth_fraction']:.0f} %")
+    table.add_row("peak memory", f"{figures['peak_rss_bytes'] / 1e6:.0f} MB")
+    Console().print(table)

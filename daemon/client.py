@@ -1,0 +1,167 @@
+"""crier: the command line. Commands that talk to the daemon start in milliseconds; the others import what they need."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from daemon.client_socket import Connection, find_socket
+from daemon.errors import SpeechError
+
+_EPILOG = """exit codes: 0 done, 2 usage, 65 bad input or rejected, 66 model missing or damaged, 69 daemon unreachable,
+70 engine failed, 74 audio failed, 75 cancelled or expired (say --wait), 78 bad config, 130 interrupted"""
+_SWITCH = {"on": True, "true": True, "off": False, "false": False}
+
+_Run = Callable[[argparse.Namespace], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        code: int = args.run(args)
+    except SpeechError as err:
+        print(f"crier: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands; each sets ``run``."""
+    parser = argparse.ArgumentParser(prog="crier", description="Speech for small computers.", epilog=_EPILOG)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    daemon = argparse.ArgumentParser(add_help=False)
+    daemon.add_argument("--socket", metavar="PATH", help="the daemon's socket")
+    daemon.add_argument("--config", metavar="FILE", help="config.toml that names the socket")
+    report = argparse.ArgumentParser(add_help=False, parents=[daemon])
+    report.add_argument("--json", action="store_true", help="print the reply as one JSON object")
+
+    _add_say(commands, daemon)
+    stop = _request(commands, report, "stop", "fall silent", lambda args: {"op": "stop", "what": args.what})
+    stop.add_argument("what", nargs="?", default="all", metavar="all|current|ID")
+    for name, text in [
+        ("pause", "stop in mid-word"),
+        ("resume", "go on from there"),
+        ("repeat", "say the last text again"),
+        ("status", "state and metrics"),
+        ("voices", "the voices there are"),
+    ]:
+        _request(commands, report, name, text, partial(_plain, name))
+    setting = _request(commands, report, "set", "change volume, mute or voice", _setting)
+    setting.add_argument("key", choices=("volume", "mute", "voice"))
+    setting.add_argument("value", help="0..100 or a step such as +5; on or off; a name")
+    _add_local_commands(commands)
+    return parser
+
+
+def _add_say(commands: Any, daemon: argparse.ArgumentParser) -> None:
+    say = commands.add_parser("say", parents=[daemon], help="speak a text", epilog=_EPILOG)
+    say.add_argument("text", nargs="+", metavar="TEXT", help="'-' reads stdin and speaks it as it arrives")
+    say.add_argument("--priority", choices=("normal", "critical", "low"))
+    say.add_argument("--voice", metavar="NAME")
+    say.add_argument("--key", help="replaces a waiting text of the same key")
+    say.add_argument("--ttl", type=float, metavar="SECONDS", help="not spoken if it cannot start by then")
+    say.add_argument("--volume", type=int, metavar="PERCENT", help="for this text alone")
+    say.add_argument("--seed", type=int, help="another rendition")
+    say.add_argument("--wait", action="store_true", help="until it has been spoken; prints no id")
+    say.set_defaults(run=_elsewhere("daemon.client_say"))
+
+
+def _add_local_commands(commands: Any) -> None:
+    """Commands that need no daemon."""
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument("--config", metavar="FILE")
+    config.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    render = commands.add_parser("render", parents=[config], help="speak a text into a WAV file")
+    render.add_argument("text", metavar="TEXT", help="'-' reads stdin")
+    render.add_argument("--out", metavar="FILE", help="'-' is stdout")
+    render.add_argument("--play", action="store_true", help="play it, too")
+    render.add_argument("--bundle", metavar="DIR|NAME")
+    render.add_argument("--voice", metavar="NAME")
+    render.add_argument("--seed", type=int)
+    render.add_argument("--temperature", type=float, help="0 is greedy")
+    render.add_argument("--depth-temperature", type=float)
+    render.add_argument("--top-k", type=int)
+    render.add_argument("--raw", action="store_true", help="no normalising, one segment")
+    render.add_argument("--codes", metavar="FILE.npy", help="the codes too, int32 [T, Q]")
+    render.set_defaults(run=_elsewhere("daemon.render"))
+    bench = commands.add_parser("bench", parents=[config], help="how fast a bundle speaks here")
+    bench.add_argument("--bundle", metavar="DIR|NAME")
+    bench.add_argument("--rounds", type=int, default=3)
+    bench.set_defaults(run=_elsewhere("daemon.bench"))
+    doctor = commands.add_parser("doctor", parents=[config], help="what this machine has, and what is missing")
+    doctor.set_defaults(run=_elsewhere("daemon.doctor"))
+
+
+def _elsewhere(module: str) -> _Run:
+    """The ``run`` of a module that is imported when it is called."""
+
+    def run(args: argparse.Namespace) -> int:
+        code: int = import_module(module).run(args)
+        return code
+
+    return run
+
+
+def _request(
+    commands: Any,
+    parent: argparse.ArgumentParser,
+    name: str,
+    text: str,
+    build: Callable[[argparse.Namespace], dict[str, Any]],
+) -> argparse.ArgumentParser:
+    """A command that is one request and one reply."""
+
+    def run(args: argparse.Namespace) -> int:
+        request = build(args)
+        with Connection(find_socket(args.socket, args.config, os.environ)) as connection:
+            reply = connection.ask(request)
+        if args.json:
+            print(json.dumps(reply.get("status", reply)))
+        else:
+            _print_reply(reply)
+        return 0
+
+    parser: argparse.ArgumentParser = commands.add_parser(name, parents=[parent], help=text)
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def _plain(name: str, _args: argparse.Namespace) -> dict[str, Any]:
+    return {"op": name}
+
+
+def _setting(args: argparse.Namespace) -> dict[str, Any]:
+    value = args.value
+    if args.key == "mute":
+        if value.lower() not in _SWITCH:
+            args.parser.error("mute is on or off")
+        value = _SWITCH[value.lower()]
+    return {"op": "set", args.key: value}
+
+
+def _print_reply(reply: Mapping[str, Any]) -> None:
+    """For people: what a reply holds beside its being one."""
+    for voice in reply.get("voices", []):
+        mark = "*" if voice["default"] else " "
+        print(f"{mark} {voice['name']}  {voice['language']}  {voice['description']}")
+    _print_pairs(reply.get("status", {}))
+
+
+def _print_pairs(pairs: Mapping[str, Any], indent: str = "") -> None:
+    for key, value in pairs.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}")
+            _print_pairs(value, indent + "  ")
+        else:
+            print(f"{indent}{key:<{20 - len(indent)}}{'-' if value is None else value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

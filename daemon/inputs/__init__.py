@@ -1,0 +1,1 @@
+"""The doors: bytes in, validated requests out, and events back."""

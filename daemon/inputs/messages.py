@@ -1,0 +1,285 @@
+"""Operations of the wire: lines to operations, operations to replies, the same for both doors (PROTOCOL.md).
+
+Pure: no I/O and no clock. Whatever the bytes are, the parsers return an operation or raise BadRequestError.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from daemon.errors import BadRequestError
+from daemon.values import Reason, SettingsChange, Speaker, SpeakRequest
+
+_Id = Annotated[str, Field(min_length=1, max_length=128)]
+_Model = TypeVar("_Model", bound=BaseModel)
+_VOLUME = re.compile(r"([+-]?)([0-9]{1,3})")
+NO_SPEED = "speed is not supported yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a message may be at most; checked before it is parsed."""
+
+    max_message_bytes: int = 65_536
+    max_chars: int = 2000
+
+
+class _Op(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Say(_Op):
+    """Speak; ``more`` leaves the text open for Append."""
+
+    request: SpeakRequest
+    more: bool = False
+
+
+class Append(_Op):
+    """More text for an open request."""
+
+    id: _Id
+    text: str
+
+
+class End(_Op):
+    """Close an open request's text."""
+
+    id: _Id
+
+
+class Stop(_Op):
+    """Silence: all, current or an id."""
+
+    what: _Id = "all"
+
+
+class Set(_Op):
+    """Change settings."""
+
+    change: SettingsChange
+
+
+class Command(_Op):
+    """An operation without arguments."""
+
+    name: Literal["pause", "resume", "repeat", "status", "voices", "subscribe"]
+
+
+Op = Say | Append | End | Stop | Set | Command
+
+
+def make_id() -> str:
+    """An id for a request that came without one."""
+    return os.urandom(8).hex()
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """One line of UTF-8 JSON without its newline; encodes whatever text is in it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def parse_line(line: bytes, limits: Limits) -> Op:
+    """Parse one line of the Unix socket, without its newline.
+
+    Raises:
+        BadRequestError: always and only this, with the wire's code.
+    """
+    check_size(line, limits)
+    if not line.lstrip().startswith(b"{"):
+        return Say(request=build_request({"text": decode_text(line).strip()}, limits))
+    data = parse_object(line)
+    name = data.pop("op", None)
+    if not isinstance(name, str) or name not in _PARSERS:
+        raise BadRequestError("unknown_op", f"op must be one of {', '.join(_PARSERS)}, got {ascii(name)[:80]}")
+    return _PARSERS[name](data, limits)
+
+
+def _parse_say(data: dict[str, Any], limits: Limits) -> Say:
+    more = data.pop("more", False)
+    if not isinstance(more, bool):
+        raise BadRequestError("bad_request", "more must be true or false", given_id(data))
+    return Say(request=build_request(data, limits, more=more), more=more)
+
+
+def _parse_append(data: dict[str, Any], limits: Limits) -> Append:
+    append = validate(Append, data)
+    _check_text(append.text, limits, append.id, blank=True)
+    return append
+
+
+def _parse_set(data: dict[str, Any], _limits: Limits) -> Set:
+    """Keys: volume (a number, or a step as text), mute, voice, speed."""
+    speed = data.pop("speed", None)
+    if speed not in (None, 1):
+        raise BadRequestError("bad_request", NO_SPEED)
+    if "volume_step" in data:
+        raise BadRequestError("bad_request", 'unknown key "volume_step"; write "volume": "+5"')
+    if isinstance(data.get("volume"), str):
+        data |= parse_volume(data.pop("volume")).model_dump(exclude_none=True)
+    change = validate(SettingsChange, data)
+    if change == SettingsChange() and speed is None:
+        raise BadRequestError("bad_request", "set needs volume, mute, voice or speed")
+    return Set(change=change)
+
+
+def _parse_plain(name: str, data: dict[str, Any], _limits: Limits) -> Command:
+    if data:
+        raise BadRequestError("bad_request", f"{name} takes no other keys, got {ascii(next(iter(data)))[:80]}")
+    return validate(Command, {"name": name})
+
+
+_PARSERS: dict[str, Callable[[dict[str, Any], Limits], Op]] = {
+    "say": _parse_say,
+    "append": _parse_append,
+    "end": lambda data, _limits: validate(End, data),
+    "stop": lambda data, _limits: validate(Stop, data),
+    "set": _parse_set,
+    **{name: partial(_parse_plain, name) for name in ("pause", "resume", "repeat", "status", "voices", "subscribe")},
+}
+
+
+def parse_volume(text: str) -> SettingsChange:
+    """``35`` sets, ``+5`` and ``-10`` step."""
+    match = _VOLUME.fullmatch(text.strip())
+    if match is None or int(match[2]) > 100:
+        raise BadRequestError("bad_request", "volume must be 0..100, or a step such as +5 or -10")
+    if match[1]:
+        return SettingsChange(volume_step=int(match[0]))
+    return SettingsChange(volume=int(match[0]))
+
+
+def execute(op: Op, speaker: Speaker) -> dict[str, Any]:
+    """Do it; the reply both doors give."""
+    try:
+        return {"ok": True, **_perform(op, speaker)}
+    except BadRequestError as err:
+        return failure(err)
+
+
+def failure(err: BadRequestError) -> dict[str, Any]:
+    """The reply to a request that is refused."""
+    return {"ok": False, "error": {"code": err.code, "message": str(err)}}
+
+
+def rejection(err: BadRequestError) -> Reason:
+    """The reason of the ``rejected`` event for what could not be parsed."""
+    return Reason(err.code) if err.code in (Reason.TOO_LONG, Reason.EMPTY) else Reason.BAD_JSON
+
+
+def _perform(op: Op, speaker: Speaker) -> dict[str, Any]:
+    match op:
+        case Say(request=request, more=more):
+            accepted = speaker.say(request, more=more)
+            return {"id": accepted.id, "queue": accepted.queue}
+        case Append(id=request_id, text=text):
+            speaker.append(request_id, text)
+            return {"id": request_id}
+        case End(id=request_id):
+            speaker.end(request_id)
+            return {"id": request_id}
+        case Stop(what=what):
+            speaker.stop(what)
+        case Set(change=change):
+            speaker.set(change)
+        case Command(name=name):
+            return _command(name, speaker)
+    return {}
+
+
+def _command(name: str, speaker: Speaker) -> dict[str, Any]:
+    if name == "repeat":
+        accepted = speaker.repeat()
+        return {"id": accepted.id, "queue": accepted.queue}
+    if name == "status":
+        return {"status": speaker.status()}
+    if name == "voices":
+        return {"voices": [voice.model_dump() for voice in speaker.voices()]}
+    if name == "pause":
+        speaker.pause()
+    if name == "resume":
+        speaker.resume()
+    return {}
+
+
+def check_size(message: bytes, limits: Limits) -> None:
+    """Refuse what is too long, before anything is parsed."""
+    if len(message) > limits.max_message_bytes:
+        raise BadRequestError("too_long", f"a message is limited to {limits.max_message_bytes} bytes")
+
+
+def _check_text(text: str, limits: Limits, request_id: str, *, blank: bool) -> None:
+    if len(text) > limits.max_chars:
+        message = f"text is limited to {limits.max_chars} characters, got {len(text)}"
+        raise BadRequestError("too_long", message, request_id)
+    if not blank and not text.strip():
+        raise BadRequestError("empty", "nothing to say", request_id)
+
+
+def decode_text(payload: bytes) -> str:
+    """UTF-8 or a refusal."""
+    try:
+        return payload.decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise BadRequestError("bad_request", f"not valid UTF-8 at byte {err.start}") from None
+
+
+def parse_object(payload: bytes) -> dict[str, Any]:
+    """A JSON object or a refusal."""
+    try:
+        data = from_json(payload, allow_inf_nan=False)
+    except ValueError as err:
+        raise BadRequestError("bad_json", f"not valid JSON: {err}") from None
+    if not isinstance(data, dict):
+        raise BadRequestError("bad_json", "a JSON object is expected")
+    return data
+
+
+def given_id(data: Mapping[str, Any]) -> str | None:
+    """The id that a request gave itself, if it is usable."""
+    given = data.get("id")
+    return given if isinstance(given, str) and 0 < len(given) <= 128 else None
+
+
+def build_request(data: dict[str, Any], limits: Limits, *, more: bool = False) -> SpeakRequest:
+    """A request of these keys, with an id; ``more`` lets its text be empty."""
+    if data.get("id") is None:
+        data["id"] = make_id()
+    if more:
+        data.setdefault("text", "")
+    request = validate(SpeakRequest, data)
+    _check_text(request.text, limits, request.id, blank=more)
+    if request.speed not in (None, 1):
+        raise BadRequestError("bad_request", NO_SPEED, request.id)
+    return request
+
+
+def validate(model: type[_Model], data: dict[str, Any]) -> _Model:
+    """The model of these keys, or a refusal that names the wrong ones."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as err:
+        _refuse(model, err, given_id(data))
+
+
+def _refuse(model: type[BaseModel], err: ValidationError, request_id: str | None) -> NoReturn:
+    """Name every key that is wrong; the first three suffice."""
+    parts = []
+    for item in err.errors(include_url=False, include_input=False)[:3]:
+        key = ascii(".".join(str(part) for part in item["loc"]))[1:-1][:80]
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, model.model_fields, n=1)
+            parts.append(f'unknown key "{key}"' + (f" (did you mean {close[0]}?)" if close else ""))
+        elif item["type"] == "missing":
+            parts.append(f'"{key}" is missing')
+        else:
+            parts.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+    raise BadRequestError("bad_request", "; ".join(parts), request_id) from None

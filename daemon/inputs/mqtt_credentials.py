@@ -1,0 +1,42 @@
+"""What the MQTT connection needs to be trusted: TLS files and the password."""
+
+import ssl
+from pathlib import Path
+
+from daemon.config import MqttConfig
+from daemon.errors import ConfigError
+
+
+def tls_context(config: MqttConfig) -> ssl.SSLContext | None:
+    """TLS as configured; None without a CA.
+
+    Raises:
+        ConfigError: a file is missing or is not what it should be.
+    """
+    if not config.tls_ca:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=config.tls_ca)
+        if config.tls_cert:
+            context.load_cert_chain(config.tls_cert, config.tls_key or None)
+    except OSError as err:  # SSLError is one
+        names = ", ".join(name for name in (config.tls_ca, config.tls_cert, config.tls_key) if name)
+        raise ConfigError(f"mqtt tls files {names}: {err.strerror or err}") from err
+    return context
+
+
+def read_password(config: MqttConfig, credentials: Path | None) -> str | None:
+    """The first line of password_file, or of mqtt-password in systemd's credentials folder.
+
+    Raises:
+        ConfigError: password_file cannot be read.
+    """
+    path = Path(config.password_file) if config.password_file else None
+    if path is None and credentials is not None and (credentials / "mqtt-password").exists():
+        path = credentials / "mqtt-password"
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").partition("\n")[0].removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"mqtt.password_file {path}: {err}") from err

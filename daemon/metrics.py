@@ -1,0 +1,92 @@
+"""What the daemon counts, for ``crier status --json`` and the stats topic."""
+
+import threading
+import time
+from collections import Counter, deque
+from pathlib import Path
+from typing import Any
+
+from daemon.values import Event
+
+_WINDOW = 256
+_STATUS_FILE = Path("/proc/self/status")
+
+
+class Metrics:
+    """Thread-safe counters since the start, and the latest samples of what varies."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._requests: Counter[str] = Counter()
+        self._ttfa_ms: deque[float] = deque(maxlen=_WINDOW)
+        self._rtf: deque[float] = deque(maxlen=_WINDOW)
+        self._underruns = 0
+        self._underrun_ms = 0.0
+        self._runaways = 0
+        self._reconnects = 0
+
+    def count_event(self, event: Event) -> None:
+        """Count an event by its type, and by its reason where it has one (``cancelled.stopped``); keep its TTFA."""
+        name = str(event.event_type) if event.reason is None else f"{event.event_type}.{event.reason}"
+        with self._lock:
+            self._requests[name] += 1
+            if event.ttfa_ms is not None:
+                self._ttfa_ms.append(event.ttfa_ms)
+
+    def add_rtf(self, rtf: float) -> None:
+        """Add an utterance's synthesis time divided by its audio time."""
+        with self._lock:
+            self._rtf.append(rtf)
+
+    def add_underrun(self, ms: float) -> None:
+        """Count an utterance with ``ms`` of silence where speech should have been."""
+        with self._lock:
+            self._underruns += 1
+            self._underrun_ms += ms
+
+    def count_runaway(self) -> None:
+        """Count an utterance in which a segment ran away."""
+        with self._lock:
+            self._runaways += 1
+
+    def set_reconnects(self, reconnects: int) -> None:
+        """Note how often the connection to the broker came back."""
+        with self._lock:
+            self._reconnects = reconnects
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything, ready for JSON; what has no sample yet is None."""
+        with self._lock:
+            return {
+                "uptime_s": round(time.monotonic() - self._start, 1),
+                "requests": dict(self._requests),
+                "ttfa_ms": _percentiles(self._ttfa_ms, 1),
+                "rtf": _percentiles(self._rtf, 3),
+                "underruns": self._underruns,
+                "underrun_ms": round(self._underrun_ms, 1),
+                "runaways": self._runaways,
+                "reconnects": self._reconnects,
+                **resident_memory(),
+            }
+
+
+def resident_memory() -> dict[str, int | None]:
+    """This process's resident memory in bytes, now and at its highest; None where /proc does not tell."""
+    try:
+        lines = _STATUS_FILE.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "kB" in value}
+    return {
+        name: kib[field] * 1024 if field in kib else None
+        for name, field in (("rss_bytes", "VmRSS"), ("peak_rss_bytes", "VmHWM"))
+    }
+
+
+def _percentiles(samples: deque[float], digits: int) -> dict[str, float | None]:
+    """Median and 95th percentile by nearest rank: each is a sample that was seen."""
+    ordered = sorted(samples)
+    if not ordered:
+        return {"p50": None, "p95": None}
+    return {f"p{p}": round(ordered[-(-len(ordered) * p // 100) - 1], digits) for p in (50, 95)}

@@ -1,0 +1,257 @@
+"""``crier render``: text to a WAV file, or from stdin to a WAV stream on stdout, without a daemon."""
+
+import argparse
+import contextlib
+import hashlib
+import itertools
+import json
+import resource
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import Any, BinaryIO, Self, TextIO
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from daemon.audio.sink import open_sink, wav_header
+from daemon.config import Config, load_config
+from daemon.engine.engine import Engine
+from daemon.engine.session import TtsSession
+from daemon.errors import AudioError, BadRequestError
+from daemon.synthesizer import Synthesizer
+from daemon.values import SAMPLE_RATE, Array, Pcm16, Segment, Segmenter
+
+
+class _WholeText:
+    """The segmenter of ``--raw``: everything is one segment, as it is."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def push(self, text: str) -> list[Segment]:
+        self._text += text
+        return []
+
+    def flush(self) -> list[Segment]:
+        return [Segment(self._text, 0)] if self._text else []
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the command line asks.
+
+    Raises:
+        SpeechError: bad text, a bundle that does not load, a file that cannot be written.
+    """
+    config = load_config(Path(args.config) if args.config else None)
+    engine_config = config.engine
+    if args.bundle:
+        engine_config = engine_config.model_copy(update={"bundle": _bundle_argument(args.bundle)})
+    with Engine(engine_config) as engine, contextlib.ExitStack() as stack:
+        synthesizer = Synthesizer(engine, profile=False)
+        segmenter: Segmenter = _WholeText() if args.raw else synthesizer.segmenter()
+        sampling = engine.sampling(
+            temperature=args.temperature, depth_temperature=args.depth_temperature, top_k=args.top_k
+        )
+        session = engine.session(segmenter, voice=args.voice, seed=args.seed, sampling=sampling)
+        outputs: list[Any] = []
+        if args.out:
+            outputs.append(stack.enter_context(_open_wav(args.out)))
+        if args.play:
+            outputs.append(stack.enter_context(_Speaker(config)))
+        render = _Render(session, outputs, keep_codes=bool(args.codes))
+        render.speak(
+            _stdin_pieces(sys.stdin) if args.text == "-" else iter([args.text]),
+            progress=not args.json and sys.stderr.isatty(),
+        )
+        if render.samples == 0:
+            raise BadRequestError("empty", "nothing in the text can be spoken")
+        if args.codes:
+            _save_codes(Path(args.codes), render.codes)
+        _report(args, engine, render)
+    return 0
+
+
+def _bundle_argument(bundle: str) -> str:
+    """A folder that exists is meant as a path, also without a slash."""
+    return str(Path(bundle).resolve()) if (Path(bundle) / "manifest.toml").is_file() else bundle
+
+
+def _stdin_pieces(stream: TextIO) -> Iterator[str]:
+    """Lines as they come, so that speech starts before the text ends.
+
+    Raises:
+        BadRequestError: not UTF-8.
+    """
+    try:
+        yield from stream
+    except UnicodeDecodeError as err:
+        raise BadRequestError("bad_request", f"stdin is not UTF-8: {err.reason} at byte {err.start}") from err
+
+
+class _Render:
+    """One text through a session into the outputs, with its figures."""
+
+    def __init__(self, session: TtsSession, outputs: list[Any], *, keep_codes: bool) -> None:
+        self.session = session
+        self.samples = 0
+        self.frames = 0
+        self.digest = hashlib.sha256()
+        self.codes: list[Array] = []
+        self.ttfa_s = 0.0
+        self.synthesis_s = 0.0
+        self.truncated = False
+        self._outputs = outputs
+        self._keep_codes = keep_codes
+
+    def speak(self, text: Iterator[str], *, progress: bool) -> None:
+        """Speak the pieces as they come."""
+        began = perf_counter()
+        with _progress(enabled=progress) as (bar, task):
+            for piece in itertools.chain(text, [None]):
+                if piece is None:
+                    self.session.flush()
+                else:
+                    self.session.push_text(piece)
+                while (chunk := self._next()) is not None:
+                    if not self.samples:
+                        self.ttfa_s = perf_counter() - began
+                    self._take(chunk)
+                    bar.update(task, seconds=self.samples / SAMPLE_RATE)
+
+    def _next(self) -> Pcm16 | None:
+        mark = perf_counter()
+        chunk = self.session.next_audio_chunk()
+        self.synthesis_s += perf_counter() - mark
+        return chunk
+
+    def _take(self, chunk: Pcm16) -> None:
+        described = self.session.chunk
+        self.samples += len(chunk)
+        self.frames += described.frames
+        self.truncated |= described.truncated
+        self.digest.update(chunk.tobytes())
+        if self._keep_codes and described.frames:
+            self.codes.append(self.session.codes.copy())
+        for output in self._outputs:
+            output.write(chunk)
+
+
+def _save_codes(path: Path, codes: list[Array]) -> None:
+    try:
+        with path.open("wb") as file:
+            np.save(file, np.stack(codes).astype(np.int32))
+    except OSError as err:
+        raise AudioError(f"{path}: {err.strerror}") from err
+
+
+@contextlib.contextmanager
+def _progress(*, enabled: bool) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (TextColumn("speaking"), BarColumn(), TextColumn("{task.fields[seconds]:.1f} s"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not enabled, transient=True) as bar:
+        yield bar, bar.add_task("", total=None, seconds=0.0)
+
+
+def _report(args: argparse.Namespace, engine: Engine, render: _Render) -> None:
+    audio_s = render.samples / SAMPLE_RATE
+    figures = {
+        "audio_s": round(audio_s, 3),
+        "rtf": round(render.synthesis_s / audio_s, 4),
+        "ttfa_ms": round(render.ttfa_s * 1000, 1),
+        "frames": render.frames,
+        "sample_rate": SAMPLE_RATE,
+        "pcm_sha256": render.digest.hexdigest(),
+        "bundle": engine.bundle.manifest.name,
+        "voice": args.voice or engine.voices.default,
+        "seed": render.session.seed,
+        "truncated": render.truncated,
+        "threads": engine.num_threads,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    if args.json:
+        print(json.dumps(figures), file=sys.stderr if args.out == "-" else sys.stdout)
+    else:
+        where = "" if args.out in (None, "-") else f" in {args.out}"
+        print(f"{audio_s:.1f} s of speech{where}, made in {render.synthesis_s:.2f} s", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _open_wav(path: str) -> Iterator["_WavWriter"]:
+    """A WAV file that appears under its name only when it is whole, or (``-``) a WAV stream on stdout.
+
+    Raises:
+        AudioError: it cannot be written.
+    """
+    part = Path(path + ".part")
+    try:
+        if path == "-":
+            yield _WavWriter(sys.stdout.buffer, wav_header(None))
+            return
+        with part.open("wb") as file:
+            writer = _WavWriter(file, wav_header(0))
+            yield writer
+            file.seek(0)
+            file.write(wav_header(writer.num_bytes))
+        part.replace(path)
+    except OSError as err:
+        raise AudioError(f"{path}: {err.strerror}") from err
+    finally:
+        if path != "-":
+            part.unlink(missing_ok=True)
+
+
+class _WavWriter:
+    """Appends samples behind a header, at once, so that a pipe can play them while the rest is made."""
+
+    def __init__(self, file: BinaryIO, header: bytes) -> None:
+        self._file = file
+        self.num_bytes = 0
+        file.write(header)
+
+    def write(self, pcm: Pcm16) -> None:
+        """Append int16 [S]."""
+        self._file.write(pcm.tobytes())
+        self._file.flush()
+        self.num_bytes += pcm.nbytes
+
+
+class _Speaker:
+    """Plays what is rendered on the configured device; says why if it cannot, and lets the render go on."""
+
+    def __init__(self, config: Config) -> None:
+        self._sink = open_sink(config.audio.model_copy(update={"sink": "pyaudio"}))
+        self._audio = config.audio
+        self._working = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._sink.open()
+            self._sink.write(_silence(self._audio.lead_ms))
+            self._working = True
+        except AudioError as err:
+            self._give_up(err)
+        return self
+
+    def write(self, pcm: Pcm16) -> None:
+        """Play int16 [S]; waits for the device."""
+        if not self._working:
+            return
+        try:
+            self._sink.write(pcm)
+        except AudioError as err:
+            self._give_up(err)
+
+    def __exit__(self, *_: object) -> None:
+        if self._working:
+            self.write(_silence(self._audio.tail_ms + round(self._sink.latency_s * 1000)))
+        self._sink.close()
+
+    def _give_up(self, err: AudioError) -> None:
+        self._working = False
+        print(f"crier: not played: {err}", file=sys.stderr)
+
+
+def _silence(milliseconds: int) -> Pcm16:
+    return np.zeros(SAMPLE_RATE * milliseconds // 1000, np.int16)

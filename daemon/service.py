@@ -1,0 +1,248 @@
+"""The daemon's behaviour as the inputs see it: implements ``Speaker`` over queue, synthesizer and player."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from daemon.audio.player import Player
+from daemon.audio.ring import PcmRing
+from daemon.audio.sink import Sink
+from daemon.config import Config, QueueConfig
+from daemon.desk import Desk, Entry
+from daemon.engine.engine import Engine
+from daemon.errors import BadRequestError, SpeechError
+from daemon.metrics import Metrics
+from daemon.settings import Settings, load_settings, save_settings
+from daemon.speaking import SpeakingLoop
+from daemon.synthesizer import Synthesizer, TextSource
+from daemon.values import (
+    SAMPLE_RATE,
+    Accepted,
+    Event,
+    EventType,
+    Priority,
+    Reason,
+    SettingsChange,
+    SpeakRequest,
+    State,
+    VoiceInfo,
+)
+
+logger = logging.getLogger(__name__)
+
+RING_S = 10
+SLOW_RING_S = 90
+"""Ring for a voice that is slower than real time: an utterance is then mostly made before it is played."""
+_EVENT_REASONS = {"too_long": Reason.TOO_LONG, "empty": Reason.EMPTY, "unknown_voice": Reason.UNKNOWN_VOICE}
+"""Wire codes of refusals that happen before the queue, which publishes its own."""
+
+
+class Service:
+    """Everything between the inputs and the sink.
+
+    Args:
+        config: the whole configuration.
+        engine: loaded and self-tested.
+        sink: where the audio goes; opened and closed on the audio thread.
+        settings_path: file of volume, mute and voice.
+        metrics: what ``status`` shows.
+        beat: called with a thread's name when it is alive.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        sink: Sink,
+        *,
+        settings_path: Path,
+        metrics: Metrics,
+        beat: Callable[[str], None],
+    ) -> None:
+        self._max_chars = config.text.max_chars
+        self._engine = engine
+        self._metrics = metrics
+        self._settings_path = settings_path
+        settings = self._known_voice(load_settings(settings_path, volume=config.audio.volume))
+        self._synthesizer = Synthesizer(engine, profile=config.engine.profile)
+        ring = PcmRing(SAMPLE_RATE * (SLOW_RING_S if engine.rtf > 1 else RING_S))
+        self._desk = Desk(config.queue, settings, metrics, default_voice=engine.voices.default)
+        self._loop = SpeakingLoop(
+            self._desk, engine, self._synthesizer, ring, metrics=metrics, beat=lambda: beat("synth")
+        )
+        self._player = self._desk.player = Player(sink, ring, config.audio, self._loop, lambda: beat("audio"))
+        self._player.set_volume(settings.volume)
+
+    def _known_voice(self, settings: Settings) -> Settings:
+        """Forget a saved voice that this bundle does not have."""
+        try:
+            self._engine.voices.get(settings.voice)
+        except BadRequestError as err:
+            logger.warning("saved voice dropped: %s", err)
+            return settings.model_copy(update={"voice": None})
+        return settings
+
+    @property
+    def fatal(self) -> SpeechError | None:
+        """Set when the engine failed for good; the process should then exit with its code."""
+        return self._loop.fatal
+
+    def listen(self, on_event: Callable[[Event], None], on_state: Callable[[State], None] | None = None) -> None:
+        """Tell of every event, and of every change of state, from now on; the calls must not block."""
+        self._desk.outbox.listen(on_event, on_state)
+
+    def start(self) -> None:
+        """Start the audio and synth threads."""
+        self._player.start()
+        self._loop.start()
+
+    def close(self, *, drain_s: float) -> None:
+        """Stop. What is being heard may go on for ``drain_s`` seconds, then it is cut; all else ends as stopped."""
+        desk = self._desk
+        with desk.open():
+            desk.stopping = True
+            job = desk.job
+            for request_id in [key for key in desk.entries if job is None or key != job.request.id]:
+                desk.apply(desk.queue.stop(request_id, monotonic()))
+            desk.wake()
+        if job is not None:
+            if job.speaking and not desk.queue.paused:
+                job.done.wait(drain_s)
+            self.stop("all")
+        self._loop.join(2.0)
+        self._player.close(1.0)
+
+    def reload(self, config: QueueConfig) -> None:
+        """Take new queue settings."""
+        with self._desk.open():
+            self._desk.queue.update(config)
+
+    def tick(self) -> None:
+        """Once a second, from main: let what has waited too long expire."""
+        with self._desk.open():
+            self._desk.publish(self._desk.queue.expire(monotonic()))
+
+    def say(self, request: SpeakRequest, *, more: bool = False) -> Accepted:
+        """Queue a request; a refusal is published as an event, and raised."""
+        try:
+            self._check(request, more=more)
+        except BadRequestError as err:
+            if err.code in _EVENT_REASONS:
+                self.reject(_EVENT_REASONS[err.code], request.id)
+            raise
+        return self._submit(request, more=more)
+
+    def _check(self, request: SpeakRequest, *, more: bool) -> None:
+        if len(request.text) > self._max_chars:
+            raise BadRequestError("too_long", f"{len(request.text)} characters of text; at most {self._max_chars}")
+        self._engine.voices.get(request.voice or self._desk.settings.voice, request.lang)
+        if not more and not self._synthesizer.readable(request.text):
+            raise BadRequestError("empty", "nothing in the text can be spoken")
+
+    def _submit(self, request: SpeakRequest, *, more: bool) -> Accepted:
+        wait_s = self._loop.expected_wait_s(request.text)
+        desk = self._desk
+        with desk.open():
+            if desk.stopping:
+                raise BadRequestError("queue_full", "the daemon is shutting down")
+            now = monotonic()
+            decision = desk.queue.submit(request, now)
+            refusal = next((e for e in decision.events if e.event_type is EventType.REJECTED), None)
+            if refusal is None:
+                desk.entries[request.id] = Entry(TextSource(request.text, more=more), now)
+                self._player.wake()
+            desk.apply(decision, wait_s=wait_s)
+            if refusal is not None:
+                full = refusal.reason is Reason.QUEUE_FULL
+                raise BadRequestError("queue_full" if full else "bad_request", f"{refusal.reason}: {request.id}")
+            desk.wake()
+            return Accepted(request.id, desk.queue.position(request.id))
+
+    def append(self, request_id: str, text: str) -> None:
+        """Add text to an open request."""
+        with self._desk.changed:
+            self._entry(request_id).source.append(text, self._max_chars)
+
+    def end(self, request_id: str) -> None:
+        """Close an open request's text."""
+        with self._desk.changed:
+            self._entry(request_id).source.end()
+
+    def _entry(self, request_id: str) -> Entry:
+        entry = self._desk.entries.get(request_id)
+        if entry is None:
+            raise BadRequestError("bad_request", f"no request {request_id!r} is open")
+        return entry
+
+    def stop(self, what: str) -> None:
+        """Stop ``all``, ``current`` or one id."""
+        with self._desk.open():
+            self._desk.apply(self._desk.queue.stop(what, monotonic()))
+
+    def pause(self) -> None:
+        """Stop at the sample; a critical request goes on."""
+        desk = self._desk
+        with desk.open():
+            desk.queue.pause()
+            if desk.job is not None and desk.job.request.priority is not Priority.CRITICAL:
+                self._player.pause()
+
+    def resume(self) -> None:
+        """Go on."""
+        desk = self._desk
+        with desk.open():
+            desk.queue.resume()
+            self._player.resume()
+            desk.wake()
+
+    def repeat(self) -> Accepted:
+        """Say the last spoken text again."""
+        last = self._desk.last
+        if last is None:
+            raise BadRequestError("empty", "nothing has been said yet")
+        return self.say(last.model_copy(update={"id": f"{last.id[:100]}-{monotonic():.6f}"}))
+
+    def set(self, change: SettingsChange) -> None:
+        """Change volume, mute or voice."""
+        if change.voice is not None:
+            self._engine.voices.get(change.voice)
+        desk = self._desk
+        with desk.open():
+            before = desk.settings
+            volume = before.volume if change.volume is None else change.volume
+            desk.settings = Settings(
+                volume=min(100, max(0, volume + (change.volume_step or 0))),
+                mute=before.mute if change.mute is None else change.mute,
+                voice=change.voice or before.voice,
+            )
+            if desk.settings != before:
+                self._player.set_volume(desk.settings.volume)
+                desk.apply(desk.queue.set_mute(desk.settings.mute, monotonic()))
+                desk.wake()
+                save_settings(self._settings_path, desk.settings)
+
+    def state(self) -> State:
+        """The state right now."""
+        return self._desk.state()
+
+    def status(self) -> dict[str, Any]:
+        """State and metrics."""
+        manifest = self._engine.bundle.manifest
+        return {
+            **self.state().to_wire(),
+            "bundle": manifest.name,
+            "recipe": manifest.recipe,
+            "threads": self._engine.num_threads,
+            "metrics": self._metrics.snapshot(),
+        }
+
+    def voices(self) -> list[VoiceInfo]:
+        """The bundle's voices."""
+        return self._engine.voices.list()
+
+    def reject(self, reason: Reason, request_id: str | None = None) -> None:
+        """Publish a ``rejected`` event for what never entered the queue."""
+        with self._desk.open():
+            self._desk.publish([Event(event_type=EventType.REJECTED, id=request_id or "", reason=reason)])

@@ -1,0 +1,164 @@
+"""English rules for dates and clock times.
+
+Times are read on the twelve-hour clock: 7:30 is "seven thirty", 07:05 "seven oh five", 7:00 "seven o'clock", 19:30 and
+7:30 pm "seven thirty P M", 00:00 "midnight". Hours below thirteen without a.m. or p.m. get neither.
+"""
+
+from re import Match
+
+from daemon.text.numbers_en import UNIT, cardinal, looks_like_year, ordinal, year
+from daemon.text.tables_en import MONTHS, WEEKDAYS
+
+_MONTH = (
+    r"(?:(?i:jan(?:uary)?|feb(?:ruary)?|apr(?:il)?|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?"
+    r"|dec(?:ember)?)|M(?:ay|AY|ar|AR|arch|ARCH))\b"  # in lower case, may and march are rather verbs
+)
+_ST = r"(?:st|nd|rd|th)?"
+_AM_PM = r"(?:\s?([AaPp])(?:\.\s?[Mm](?:\.(?!\s{1,3}[A-Z]))?|[Mm])(?![A-Za-z]))"
+_YEAR_CUE = (
+    r"in|since|of|by|from|until|till|before|after|during|year|circa|through|around|early|late|mid|spring|summer|autumn|"
+    r"fall|winter|Christmas|Easter|copyright|©"
+)
+
+
+def _month(name: str) -> str:
+    return MONTHS[name[:3].lower()]
+
+
+def _date(month: int, day: str, year_digits: str | None) -> str | None:
+    if not (1 <= month <= 12 and 1 <= int(day) <= 31):
+        return None
+    words = f"{list(MONTHS.values())[month - 1]} {ordinal(day)}"
+    return f"{words}, {year(year_digits)}" if year_digits else words
+
+
+def _iso_date(match: Match[str]) -> str:
+    words = _date(int(match[2]), match[3], match[1])
+    if words is None:
+        return match[0]
+    return f" {words}, {match[4]} " if match[4] else f" {words} "
+
+
+def _slash_date(match: Match[str]) -> str:
+    first, second, digits = match.groups()
+    digits = "20" + digits if len(digits) == 2 else digits
+    # the American order, unless it cannot be
+    month, day = (second, first) if int(first) > 12 else (first, second)
+    return _date(int(month), day, digits) or match[0]
+
+
+def _dotted_date(match: Match[str]) -> str:
+    return _date(int(match[2]), match[1], match[3]) or match[0]
+
+
+def _cued_date(match: Match[str]) -> str:
+    words = _date(int(match[2]), match[3], None)
+    return f"{match[1]} {words}" if words else match[0]
+
+
+def _month_day(match: Match[str]) -> str:
+    name, first, last, digits = match.groups()
+    words = _date(list(MONTHS).index(name[:3].lower()) + 1, first, None)
+    if words is None or (last and not 1 <= int(last) <= 31):
+        return match[0]
+    words += f" to {ordinal(last)}" if last else ""
+    return f"{words}, {year(digits)}" if digits else words
+
+
+def _day_month(match: Match[str]) -> str:
+    day, name, digits = match.groups()
+    if not 1 <= int(day) <= 31:
+        return match[0]
+    words = f"the {ordinal(day)} of {_month(name)}"
+    return f"{words}, {year(digits)}" if digits else words
+
+
+def _month_year(match: Match[str]) -> str:
+    return f"{_month(match[1])} {year(match[2])}"
+
+
+def _cued_year(match: Match[str]) -> str:
+    return match[1] + (year(match[2]) if looks_like_year(match[2]) else match[2])
+
+
+def _decade(match: Match[str]) -> str:
+    words = year(match[1]) if len(match[1]) == 4 else cardinal(match[1])
+    return words[:-1] + "ies" if words.endswith("y") else words + "s"
+
+
+def _years(match: Match[str]) -> str:
+    first, last = match.groups()
+    if not (looks_like_year(first) and looks_like_year(last) and first < last):
+        return match[0]
+    return f"{year(first)} to {year(last)}"
+
+
+def _clock(match: Match[str]) -> str:
+    hour, minute, second, half = int(match[1]), match[2], match[3], match[4]
+    if hour in (0, 24) and minute == "00" and not (half or (second or "00") != "00"):
+        return "midnight"
+    mark = f" {half.upper()} M" if half else " P M" if 13 <= hour < 24 else " A M" if hour in (0, 24) else ""
+    words = cardinal(str((hour - 1) % 12 + 1))
+    if minute != "00":
+        words += f" oh {cardinal(minute[1])}" if minute[0] == "0" else f" {cardinal(minute)}"
+    elif not mark:
+        words += " o'clock"
+    if second and second != "00":
+        seconds = cardinal(str(int(second)))
+        words += f" and {seconds} second" + ("" if seconds == "one" else "s")
+    return words + mark
+
+
+def _hour(match: Match[str]) -> str:
+    return f"{cardinal(str(int(match[1])))} {match[2].upper()} M"
+
+
+DATE_RULES = [
+    (
+        rf"\b(Mon|Tues?|Wed|Thu(?:rs)?|Fri|Sat|Sun)\b(?:\.|(,))?(?=\s(?:[0-9]|{_MONTH}))",
+        lambda match: WEEKDAYS[match[1][:3].lower()] + (match[2] or ""),
+    ),
+    (
+        (
+            r"(?<![\w.-])([0-9]{4})-([0-9]{2})-([0-9]{2})(?:T([0-9]{2}:[0-9]{2})(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
+            r"(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?(?![\w-])"
+        ),
+        _iso_date,
+    ),
+    (r"(?<![\w/.])([0-9]{1,2})/([0-9]{1,2})/([0-9]{4}|[0-9]{2})(?![\w/])", _slash_date),
+    (r"(?<![\w/.])([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})(?![\w/]|\.[0-9])", _dotted_date),
+    (r"(?i)\b(on|by|since|until|before|after|from)\s([0-9]{1,2})/([0-9]{1,2})(?![\w/])", _cued_date),
+    (
+        (
+            rf"\b({_MONTH})\.?\s{{0,2}}([0-9]{{1,2}}){_ST}(?:\s?[-\u2013]\s?([0-9]{{1,2}}){_ST})?"
+            r"(?:,?\s{1,2}([0-9]{4})\b)?(?![\w%°]|[:.,/][0-9])"
+        ),
+        _month_day,
+    ),
+    (
+        rf"\b(?:[Tt]he\s)?(?<![\w:.,/-])([0-9]{{1,2}}){_ST}(?:\sof)?\s({_MONTH})\.?(?:,?\s([0-9]{{4}})\b)?",
+        _day_month,
+    ),
+    (rf"\b({_MONTH})\.?,?\s([0-9]{{4}})\b(?![:.,][0-9])", _month_year),
+]
+
+YEAR_RULES = [
+    (
+        rf"(?<![\w.,/-])([0-9]{{4}})(?:\s?[-\u2013]\s?|\sto\s)([0-9]{{4}})(?![\w/-]|[.,][0-9]|\s?{UNIT}(?!\w))",
+        _years,
+    ),
+    (rf"\b((?i:{_YEAR_CUE})\s)([0-9]{{4}})(?![\w]|[.,:/-][0-9]|\s?{UNIT}(?!\w))", _cued_year),
+    (r"(?<![\w.,])([12][0-9]{2}0)'?s\b", _decade),
+    (r"(?<=\b[Tt]he )'?([2-9]0)'?s\b", _decade),
+]
+
+TIME_RULES = [
+    (
+        (
+            r"(?<![\w:.])([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9])(?:\.[0-9]{1,6})?)?"
+            rf"{_AM_PM}?(?![0-9]|:[0-9])"
+        ),
+        _clock,
+    ),
+    (rf"(?<![\w:.])(0?[1-9]|1[0-2]){_AM_PM}", _hour),
+]

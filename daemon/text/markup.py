@@ -1,0 +1,71 @@
+"""Characters and markup that are not speech: controls, emoji, HTML, Markdown. The same for every language."""
+
+import html
+import re
+import unicodedata
+
+import emoji
+
+_REPLACED = {
+    **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4\u02bc\uff07", "'"),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u2039\u203a", '"'),
+    **dict.fromkeys("\u2010\u2011\u2012\u2212", "-"),
+    **dict.fromkeys("\u2013\u2014\u2015", "\u2013"),
+    **dict.fromkeys("\r\v\f\x85\u2028\u2029", "\n"),
+    **dict.fromkeys("\u2022\u25cf\u25aa\u25e6\u2023\u00b7", "*"),
+    "\t": " ",
+    "\u2026": "...",
+    "\u2116": "#",
+    "\u00ba": "\u00b0",
+    "\u00b2": "^2",
+    "\u00b3": "^3",
+    "\u2044": "/",
+}
+_TABLE = str.maketrans(_REPLACED)
+# Cf goes before the emoji library sees it: its search is quadratic in the zero-width joiners it meets.
+_DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+
+_BLOCK_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|table|h[1-6]|hr)\b[^<>]{0,500}>", re.IGNORECASE)
+_TAG = re.compile(r"<(?:/?[A-Za-z]|[!?])[^<>]{0,500}>")
+_HUGE_ENTITY = re.compile(r"&#[0-9A-Za-z]{9,}+;?")  # int() of thousands of digits raises
+_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\n]{0,500}\)")
+_FENCE = re.compile(r"^ {0,3}(?:`{3,}|~{3,})[^\n]*+", re.MULTILINE)
+_RULE_LINE = re.compile(r"^[ *_=|:+-]{3,}+$", re.MULTILINE)
+_LINE_MARK = re.compile(r"^[ ]{0,40}(?:(?:#{1,6}|>|[-*+])[ ]+)+(?:\[[ xX]\] )?", re.MULTILINE)
+_LIST_NUMBER = re.compile(r"^([ ]{0,40}[0-9]{1,3})[.)] (?=[^\n])", re.MULTILINE)
+_EMPHASIS = re.compile(r"\*{2,}+|~~+|`+|(?<![0-9 ])\*|\*(?![0-9 ])|(?<![^\W_])_+|_+(?![^\W_])")
+_EMOTICON = re.compile(r"(?<!\S)[:;=]['-]?[()DPpo|/\\](?!\S)")
+_LINE_END = re.compile(r"([^\n]) ?\n[\s\n]*+")
+
+
+def clean_characters(text: str) -> str:
+    """Plain punctuation, ASCII digits, no emoji, no invisible characters, one kind of line end."""
+    kept: list[str] = []
+    for char in text.replace("\r\n", "\n").translate(_TABLE):
+        category = unicodedata.category(char)
+        if category == "No" and "\u2044" in unicodedata.normalize("NFKC", char):
+            kept.append(" ")  # 1½ must not become 11/2
+        if char == "\n" or category not in _DROPPED:
+            kept.append(str(unicodedata.decimal(char)) if category == "Nd" else char)
+    joined = emoji.replace_emoji("".join(kept), " ")
+    return unicodedata.normalize("NFKC", joined).replace("\u2044", "/").replace("\u2026", "...").replace("\u00a0", " ")
+
+
+def strip_markup(text: str) -> str:
+    """HTML and Markdown to plain text; every line becomes a sentence of its own."""
+    if "<" in text:
+        text = _TAG.sub("", _BLOCK_TAG.sub("\n", text))
+    if "&" in text:
+        text = clean_characters(html.unescape(_HUGE_ENTITY.sub(" ", text)))
+    text = _FENCE.sub("", text)
+    text = _LINK.sub(r"\1", text)
+    text = _RULE_LINE.sub("", text)
+    text = _LINE_MARK.sub("", text)
+    text = _LIST_NUMBER.sub(r"\1, ", text)
+    text = _EMOTICON.sub(" ", text)
+    text = _EMPHASIS.sub("", text)
+    return _LINE_END.sub(_join_lines, text.strip())
+
+
+def _join_lines(match: re.Match[str]) -> str:
+    return match[1] + (" " if match[1] in ".!?,;:" else ". ")

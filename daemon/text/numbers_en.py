@@ -1,0 +1,89 @@
+"""Numbers to English words. Every function is total over ASCII digits and linear in their count."""
+
+import re
+from typing import Any
+
+from num2words import num2words
+
+from daemon.text.tables_en import UNITS
+
+MAX_DIGITS = 15
+"""Longer runs are read digit by digit: nobody follows "quadrillion", and num2words ends at 10 ** 306."""
+NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,4}(?![0-9])|[0-9]{1,15})(?:\.[0-9]{1,15})?"
+"""Regex of an unsigned number with optional thousands separators and decimals."""
+LOOSE_NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,4}(?![0-9])|[0-9]{1,15})(?:\.[0-9]{1,15}|,[0-9]{1,2}(?![0-9]))?"
+"""The same, where a decimal comma is safe (21,5 °C; 3,50 €)."""
+UNIT = r"(?:" + "|".join(re.escape(symbol) for symbol in sorted(UNITS, key=len, reverse=True)) + ")"
+"""Regex of a unit's symbol."""
+
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+def _plain(number: int, to: str) -> str:
+    words: Any = num2words(number, lang="en", to=to)
+    return str(words).replace(",", "").replace("-", " ").replace(" and ", " ")
+
+
+def spell(digits: str) -> str:
+    """Digit by digit: "007" is zero zero seven."""
+    return " ".join(_DIGITS[int(digit)] for digit in digits)
+
+
+def cardinal(digits: str) -> str:
+    """A whole number; one with leading zeros, or too long to be followed, is spelled."""
+    if len(digits) > MAX_DIGITS or (len(digits) > 1 and digits[0] == "0"):
+        return spell(digits)
+    return _plain(int(digits), "cardinal")
+
+
+def ordinal(digits: str) -> str:
+    """22 is twenty second."""
+    return _plain(int(digits[:MAX_DIGITS]), "ordinal")
+
+
+def year(digits: str) -> str:
+    """1999 is nineteen ninety nine, 2005 two thousand five, 1905 nineteen oh five."""
+    return _plain(int(digits), "year")
+
+
+def short_code(digits: str) -> str:
+    """Digits of a code such as A320 (three twenty) or B12 (twelve)."""
+    if len(digits) == 3 and digits[0] != "0":
+        rest = digits[1:]
+        tail = "hundred" if rest == "00" else f"oh {cardinal(rest[1])}" if rest[0] == "0" else cardinal(rest)
+        return f"{cardinal(digits[0])} {tail}"
+    return cardinal(digits) if len(digits) <= 2 else spell(digits)
+
+
+def split_number(text: str) -> tuple[str, str]:
+    """The whole and the decimal digits of a ``LOOSE_NUMBER``."""
+    if re.fullmatch(r"[0-9]+,[0-9]{1,2}", text):
+        text = text.replace(",", ".")
+    whole, _, decimals = text.replace(",", "").partition(".")
+    return whole, decimals
+
+
+def number(text: str) -> str:
+    """Any ``LOOSE_NUMBER``: 1,234.5 is one thousand two hundred thirty four point five."""
+    whole, decimals = split_number(text)
+    return f"{cardinal(whole)} point {spell(decimals)}" if decimals else cardinal(whole)
+
+
+def is_one(text: str) -> bool:
+    """Whether the unit after this number is in the singular."""
+    return text.lstrip("-") == "1"
+
+
+def looks_like_year(digits: str) -> bool:
+    """Whether four digits are more likely a year than a count."""
+    return len(digits) == 4 and 1100 <= int(digits) <= 2099
+
+
+def fraction(numerator: str, denominator: str) -> str:
+    """3/4 is three quarters."""
+    if denominator == "2":
+        part = "half" if numerator == "1" else "halves"
+    else:
+        part = "quarter" if denominator == "4" else ordinal(denominator)
+        part += "" if numerator == "1" else "s"
+    return f"{cardinal(numerator)} {part}"

@@ -1,0 +1,424 @@
+#!/usr/bin/env bash
+# Sets Crier up: for work in this folder (--local), or as a service of this machine. Running it again is harmless.
+set -euo pipefail
+umask 022
+
+usage() {
+    cat <<'TEXT'
+usage: ./install.sh [OPTIONS]
+
+  (none)       install the service: user crier, /opt/crier, /etc/crier, models, systemd units (as root)
+  --local      set up .venv in this folder instead; no service, no root unless Debian packages are missing
+  --dev        with --local: the tools of the tests too
+  --uninstall  remove the service; /etc/crier, /var/lib/crier and the user stay
+  --purge      with --uninstall: remove those too
+  --dry-run    say what would be done, change nothing
+  --help       this text
+
+Environment:
+  PYTHON       the interpreter to use (default: the first of python3.11, 3.12, 3.13, python3 that will do)
+  CMAKE_ARGS   more flags for llama.cpp; a change rebuilds it
+  DESTDIR      install the service into this folder: nothing is started, no user is made
+TEXT
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+dest=${DESTDIR:-}
+cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/crier
+mode=service extras='' dry='' purge='' changed='' python=''
+scratch=() build_pid=''
+
+say() { printf 'crier: %s\n' "$*"; }
+die() {
+    printf 'crier: %s\n' "$*" >&2
+    exit 1
+}
+run() { # changes the machine, or says what would be changed
+    changed=1
+    if [[ $dry ]]; then printf 'would: %s\n' "$*"; else "$@"; fi
+}
+cleanup() {
+    if [[ $build_pid ]]; then kill -- "-$build_pid" 2>/dev/null || true; fi
+    rm -rf "${scratch[@]}"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+parse_arguments() {
+    while (($#)); do
+        case $1 in
+            --local) mode=local ;;
+            --dev) extras=dev ;;
+            --uninstall) mode=uninstall ;;
+            --purge) purge=1 ;;
+            --dry-run) dry=1 ;;
+            -h | --help) usage && exit 0 ;;
+            *) usage >&2 && exit 2 ;;
+        esac
+        shift
+    done
+    if [[ $extras && $mode != local ]] || [[ $purge && $mode != uninstall ]]; then usage >&2 && exit 2; fi
+}
+
+# --- Debian packages ------------------------------------------------------------------------------------------------
+
+as_root() { # never asks for a password where nobody can answer
+    if ((EUID == 0)); then
+        "$@"
+    elif [[ -t 0 && -z ${CI:-} ]]; then
+        sudo "$@"
+    else
+        sudo -n "$@"
+    fi
+}
+
+missing_packages() {
+    local name
+    for name in "$@"; do
+        [[ $(dpkg-query -W -f '${Status}' "$name" 2>/dev/null) == *' installed' ]] || printf '%s\n' "$name"
+    done
+}
+
+# --no-remove: on a desktop, pulseaudio would otherwise throw out PipeWire's sound.
+apt_install() {
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120)
+    local install=("${apt[@]}" install --no-install-recommends --no-remove "$@")
+    if [[ $dry ]]; then run "${install[@]}" && return; fi
+    as_root true 2>/dev/null || return 1
+    as_root "${install[@]}" >/dev/null 2>&1 || { as_root "${apt[@]}" update && as_root "${install[@]}" >/dev/null; }
+}
+
+# Installs what is missing; false if that cannot be done.
+need_packages() {
+    local missing
+    if ! command -v dpkg-query >/dev/null; then
+        say "not a Debian system: the equivalents of these are taken to be there: $*"
+        return 0
+    fi
+    mapfile -t missing < <(missing_packages "$@")
+    if ((${#missing[@]} == 0)); then return 0; fi
+    say "Debian packages: ${missing[*]}"
+    if apt_install "${missing[@]}"; then return 0; fi
+    say "cannot install them here; as root: apt-get install ${missing[*]}" >&2
+    return 1
+}
+
+# The tests start their own broker: Debian's service for it is kept from starting, now and at boot.
+need_test_packages() {
+    local keep_off=''
+    if [[ -d /run/systemd/system && $(missing_packages mosquitto) && ! $dry ]]; then
+        if as_root systemctl mask --runtime mosquitto.service >/dev/null 2>&1; then keep_off=1; fi
+    fi
+    need_packages mosquitto mosquitto-clients pulseaudio pulseaudio-utils libasound2-plugins flite openssl ||
+        say "tests that need the missing ones are skipped"
+    if [[ $keep_off ]]; then
+        as_root systemctl unmask --runtime mosquitto.service >/dev/null 2>&1 || true
+        as_root systemctl disable mosquitto.service >/dev/null 2>&1 || true
+    fi
+}
+
+# --- Python ---------------------------------------------------------------------------------------------------------
+
+is_usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11) or sys.maxsize <= 2**32)' 2>/dev/null; }
+has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+# Sets `python`: one that has the venv module if there is one.
+find_python() {
+    local candidate candidates=(python3.11 python3.12 python3.13 python3)
+    if [[ ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
+    for candidate in "${candidates[@]}"; do
+        is_usable "$candidate" || continue
+        if has_venv "$candidate"; then python=$candidate && return; fi
+        python=${python:-$candidate}
+    done
+}
+
+need_python() {
+    find_python
+    if [[ ! $python ]]; then
+        if [[ ${PYTHON:-} ]]; then die "PYTHON=$PYTHON is not a 64-bit Python 3.11 or newer"; fi
+        if python3 -c 'import sys; sys.exit(sys.maxsize > 2**32)' 2>/dev/null; then
+            die "this system's Python is 32-bit; Crier needs a 64-bit system (Raspberry Pi OS 64-bit)"
+        fi
+        need_packages python3 python3-venv python3-dev || true
+        find_python
+        if [[ ! $python && ! $dry ]]; then die "needs Python 3.11 or newer, 64-bit (set PYTHON to its path)"; fi
+        python=${python:-python3}
+    fi
+    local name packages=()
+    name=python$(version_of "$python" || echo 3)
+    has_venv "$python" || packages+=("$name-venv")
+    "$python" -c 'import sys, sysconfig, os.path as p; sys.exit(not p.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+        packages+=("$name-dev")
+    if ((${#packages[@]} == 0)); then return 0; fi
+    need_packages "${packages[@]}" || die "$python cannot make a virtual environment or build extensions without them"
+}
+
+# --- llama-cpp-python, built for this CPU ---------------------------------------------------------------------------
+
+llama_version() { sed -n 's/^ *"llama-cpp-python==\([^"]*\)".*/\1/p' "$here/pyproject.toml"; }
+
+# LLAVA_BUILD and the tools' common library are two thirds of the work and nothing Crier calls.
+llama_cmake_args() { printf '%s' "-DLLAVA_BUILD=OFF -DGGML_NATIVE=ON ${CMAKE_ARGS:-}"; }
+
+# What a build depends on; pip's own wheel cache knows neither the flags nor the CPU.
+llama_key() {
+    {
+        llama_version
+        llama_cmake_args
+        printf '\n%s|%s|%s|%s\n' "${CC:-}" "${CXX:-}" "${CFLAGS:-}" "${CXXFLAGS:-}"
+        "${CXX:-c++}" --version 2>/dev/null | head -n 1 || true
+        "$python" -c 'import sys, sysconfig; print(sys.implementation.cache_tag, sysconfig.get_platform())' || true
+        grep -E '^(flags|Features|model name|CPU (implementer|part))' /proc/cpuinfo | sort -u
+    } | sha256sum | cut -c 1-16
+}
+
+build_jobs() { # a compiler can take 1.5 GiB
+    awk -v cores="$(nproc)" '/^MemTotal/ {n = int($2 / 1572864); print n < 1 ? 1 : (n > cores ? cores : n)}' /proc/meminfo
+}
+
+# Prints the path of the wheel in the cache, if it is there.
+llama_wheel() { find "$cache/wheels/$(llama_key)" -name '*.whl' -print -quit 2>/dev/null || true; }
+
+wait_for_build() { # log
+    local ticks=0
+    while kill -0 "$build_pid" 2>/dev/null; do
+        sleep 1
+        if ((++ticks % 15 == 0)); then
+            say "  ${ticks} s, step $(grep -oE '^ *\[[0-9]+/[0-9]+\]' "$1" | tail -n 1 | tr -d ' []' | sed 's,/, of ,')"
+        fi
+    done
+    wait "$build_pid"
+}
+
+# Builds with the pip of the environment $1.
+build_llama() {
+    local log=$cache/llama-build.log jobs folder build
+    jobs=$(build_jobs)
+    folder=$cache/wheels/$(llama_key)
+    say "llama-cpp-python $(llama_version): building for this CPU, once, $jobs at a time (1.5 minutes on two PC cores, several on a small board)"
+    if [[ $dry ]]; then return; fi
+    mkdir -p "$cache/wheels"
+    build=$(mktemp -d "$cache/build.XXXXXX")
+    scratch+=("$build")
+    echo 'set(LLAMA_BUILD_COMMON OFF)' >"$build/trim.cmake"
+    set -m # a process group of its own, so that an interrupt takes the compilers along
+    TMPDIR=$build CMAKE_BUILD_PARALLEL_LEVEL=$jobs \
+        CMAKE_ARGS="$(llama_cmake_args) '-DCMAKE_PROJECT_llama_cpp_INCLUDE=$build/trim.cmake'" \
+        "$1/bin/python" -m pip wheel -v --no-deps --no-cache-dir --no-binary llama-cpp-python -w "$build/wheel" \
+        "llama-cpp-python==$(llama_version)" </dev/null >"$log" 2>&1 &
+    build_pid=$!
+    set +m
+    if ! wait_for_build "$log"; then
+        build_pid=''
+        tail -n 15 "$log" >&2
+        die "building llama-cpp-python failed; the whole log is $log"
+    fi
+    build_pid=''
+    rm -rf "$folder"
+    mv "$build/wheel" "$folder"
+    rm -rf "$build" "$log"
+}
+
+# --- the virtual environment ----------------------------------------------------------------------------------------
+
+# What an environment depends on; kept in it, and compared before anything is done.
+stamp() { # path of the environment
+    printf 'path %s\npython %s\nllama %s\n' "$1" "$(version_of "$python" || true)" "$(llama_key)"
+    printf 'project %s\nextras %s\n' "$(cat "$here/pyproject.toml" "$here/constraints.txt" | sha256sum | cut -c 1-16)" "$extras"
+}
+
+is_current() { [[ -x $1/bin/python && $(cat "$1/.crier-stamp" 2>/dev/null) == "$(stamp "$1")" ]]; }
+
+# Makes or updates an environment with everything Crier needs; `pip install` gets the rest of the arguments.
+setup_venv() {
+    local venv=$1 pip=("$1/bin/python" -m pip --disable-pip-version-check)
+    shift
+    if ! is_usable "$venv/bin/python" || [[ $(head -n 2 "$venv/.crier-stamp" 2>/dev/null) != "$(stamp "$venv" | head -n 2)" ]]; then
+        say "virtual environment $venv, Python $(version_of "$python" || true)"
+        run "$python" -m venv --clear "$venv"
+    fi
+    run rm -f "$venv/.crier-stamp"
+    if [[ ! $(llama_wheel) ]]; then build_llama "$venv"; fi
+    run "${pip[@]}" install -qq -c "$here/constraints.txt" --force-reinstall --no-deps "$(llama_wheel)"
+    say "Python packages$([[ $extras != dev ]] || echo ' and the test tools (PyTorch among them: 0.2 GB, or 3 GB where only the CUDA build is offered)')"
+    run "${pip[@]}" install -qq -c "$here/constraints.txt" "$@"
+}
+
+finish_venv() { if [[ ! $dry ]]; then stamp "$1" >"$1/.crier-stamp"; fi; }
+
+# --- in this folder -------------------------------------------------------------------------------------------------
+
+install_local() {
+    local venv=$here/.venv
+    if grep -qx 'extras dev' "$venv/.crier-stamp" 2>/dev/null; then extras=dev; fi
+    if [[ ! ${PYTHON:-} ]] && is_usable "$venv/bin/python"; then PYTHON=$(readlink -f "$venv/bin/python"); fi
+    need_python
+    if ! need_packages g++ portaudio19-dev; then
+        if ! is_current "$venv"; then exit 1; fi
+    fi
+    if [[ $extras == dev ]]; then need_test_packages; fi
+    if is_current "$venv"; then
+        say "$venv is up to date"
+        return
+    fi
+    setup_venv "$venv" -e "$here${extras:+[$extras]}"
+    finish_venv "$venv"
+}
+
+# --- the service ----------------------------------------------------------------------------------------------------
+
+unit_files=(
+    "systemd/crier.service /etc/systemd/system/crier.service"
+    "systemd/crier.socket /etc/systemd/system/crier.socket" # not enabled: the service makes its own socket
+    "systemd/user/crier.service /etc/systemd/user/crier.service"
+    "systemd/sysusers.d/crier.conf /etc/sysusers.d/crier.conf"
+    "systemd/tmpfiles.d/crier.conf /etc/tmpfiles.d/crier.conf"
+)
+
+on_this_machine() { [[ ! $dest ]]; }
+has_systemd() { on_this_machine && [[ -d /run/systemd/system ]]; }
+must_be_root() {
+    if on_this_machine && ((EUID != 0)) && [[ ! $dry ]]; then die "the service needs root: sudo ./install.sh${1:+ $1}"; fi
+}
+
+install_file() { # source target; says nothing when there is nothing to do
+    if ! cmp -s "$1" "$2"; then run install -D -m 644 "$1" "$2"; fi
+}
+
+install_units() {
+    local pair
+    for pair in "${unit_files[@]}"; do install_file "$here/${pair% *}" "$dest${pair#* }"; done
+}
+
+make_user() {
+    if ! on_this_machine || id crier >/dev/null 2>&1; then return; fi
+    say "system user crier in group audio"
+    if command -v systemd-sysusers >/dev/null; then
+        run systemd-sysusers crier.conf
+    else
+        run useradd --system --user-group --groups audio --home-dir /var/lib/crier --no-create-home \
+            --shell /usr/sbin/nologin crier
+    fi
+}
+
+make_folders() { # /var/lib/crier and /var/cache/crier belong to the service
+    local folder owner=()
+    if on_this_machine; then
+        owner=(-o crier -g crier)
+        if [[ $changed ]] && command -v systemd-tmpfiles >/dev/null; then run systemd-tmpfiles --create crier.conf; fi
+    fi
+    for folder in /var/lib/crier /var/cache/crier; do
+        if [[ ! -d $dest$folder ]]; then run install -d -m 750 "${owner[@]}" "$dest$folder"; fi
+    done
+}
+
+install_config() {
+    local target=$dest/etc/crier/config.toml
+    if [[ ! -e $target ]]; then
+        run install -D -m 644 "$here/config.toml" "$target"
+    elif cmp -s "$here/config.toml" "$target"; then
+        rm -f "$target.new"
+    elif ! cmp -s "$here/config.toml" "$target.new"; then
+        say "$target is kept; this version's defaults are in config.toml.new"
+        run install -m 644 "$here/config.toml" "$target.new"
+    fi
+}
+
+# The manifest holds the hashes of all other files: the same manifest is the same bundle.
+install_model() {
+    local source=$here/models/starter target=$dest/var/lib/crier/models/starter
+    [[ -e $source/manifest.toml ]] || die "$source is missing: an incomplete checkout"
+    if cmp -s "$source/manifest.toml" "$target/manifest.toml"; then return; fi
+    run mkdir -p "${target%/*}"
+    run rm -rf "$target.part" "$target.old"
+    run cp -r "$source" "$target.part"
+    if [[ -e $target ]]; then run mv "$target" "$target.old"; fi
+    run mv "$target.part" "$target"
+    run rm -rf "$target.old"
+}
+
+source_hash() {
+    (cd "$here" && find daemon quantize training -name '*.py' -print0 | sort -z | xargs -0 cat | sha256sum | cut -c 1-16)
+}
+
+# A real wheel from a copy, so that nothing of root's is left in the checkout.
+install_program() {
+    local venv=$dest/opt/crier source script
+    if is_current "$venv" && [[ $(cat "$venv/.crier-source" 2>/dev/null) == "$(source_hash)" ]]; then return; fi
+    source=$(mktemp -d)
+    scratch+=("$source")
+    run cp -r "$here"/{pyproject.toml,README.md,LICENSE,daemon,quantize,training} "$source"
+    if is_current "$venv"; then
+        say "program"
+        run "$venv/bin/python" -m pip --disable-pip-version-check install -qq --no-deps --force-reinstall "$source"
+    else
+        setup_venv "$venv" "$source"
+    fi
+    if [[ $dry ]]; then return; fi
+    for script in crier crierd; do sed -i "1s|^#!$dest/|#!/|" "$venv/bin/$script"; done
+    finish_venv "$venv"
+    source_hash >"$venv/.crier-source"
+}
+
+link_command() {
+    if [[ $(readlink "$dest/usr/local/bin/$1") != "/opt/crier/bin/$1" ]]; then
+        run mkdir -p "$dest/usr/local/bin"
+        run ln -sfn "/opt/crier/bin/$1" "$dest/usr/local/bin/$1"
+    fi
+}
+
+start_service() {
+    if ! has_systemd; then
+        say "systemd does not run here: nothing is started"
+        return
+    fi
+    if [[ $changed ]]; then
+        run systemctl daemon-reload
+        run systemctl enable --quiet crier.service
+        run systemctl restart crier.service
+    fi
+    systemctl is-active --quiet crier.service || run systemctl start crier.service
+}
+
+install_service() {
+    must_be_root
+    if on_this_machine; then need_packages g++ portaudio19-dev || exit 1; fi
+    need_python
+    install_program
+    install_units
+    make_user
+    make_folders
+    install_config
+    install_model
+    link_command crier
+    link_command crierd
+    start_service
+    if [[ ! $dry ]]; then say "$([[ $changed ]] && echo installed || echo 'up to date'); the configuration is $dest/etc/crier/config.toml"; fi
+}
+
+uninstall_service() {
+    local pair
+    must_be_root --uninstall
+    if has_systemd; then
+        run systemctl disable --now --quiet crier.service crier.socket 2>/dev/null || true
+    fi
+    for pair in "${unit_files[@]}"; do run rm -f "$dest${pair#* }"; done
+    run rm -f "$dest/usr/local/bin/crier" "$dest/usr/local/bin/crierd"
+    run rm -rf "$dest/opt/crier" "$dest/var/lib/crier/models/starter"
+    if has_systemd; then run systemctl daemon-reload; fi
+    if [[ $purge ]]; then
+        run rm -rf "$dest/etc/crier" "$dest/var/lib/crier" "$dest/var/cache/crier"
+        if on_this_machine && id crier >/dev/null 2>&1; then run userdel crier; fi
+    fi
+    if [[ ! $dry ]]; then say "removed$([[ $purge ]] || echo "; the configuration and /var/lib/crier are kept (--purge removes them)")"; fi
+}
+
+parse_arguments "$@"
+case $mode in
+    local) install_local ;;
+    service) install_service ;;
+    uninstall) uninstall_service ;;
+esac

@@ -1,0 +1,340 @@
+"""The MQTT input against a real mosquitto."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from broker import Watcher, free_port, make_certificates, refusing_mqtt5, start_broker
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
+from recording_speaker import RecordingSpeaker
+
+from daemon.config import MqttConfig, QueueConfig
+from daemon.errors import ConfigError
+from daemon.inputs.messages import Limits
+from daemon.inputs.mqtt import MqttInput
+from daemon.inputs.mqtt_credentials import read_password
+from daemon.values import Event, EventType, Priority, Reason
+
+REPOSITORY = Path(__file__).parents[2]
+CRASHING = """
+from daemon.config import MqttConfig, QueueConfig
+from daemon.inputs.messages import Limits
+from daemon.inputs.mqtt import MqttInput
+from recording_speaker import RecordingSpeaker
+
+config = MqttConfig(host="127.0.0.1", port={port}, node="{node}")
+speaker = RecordingSpeaker()
+MqttInput(config, speaker, queue=QueueConfig(), password=None, limits=Limits(), beat=lambda: None).start()
+"""
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    """One broker for the tests that leave it running."""
+    broker = start_broker(tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def node(request):
+    """A node of its own for each test: what is retained stays with it."""
+    return "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-60:]
+
+
+def wait_until(true, timeout=15):
+    end = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(port, node, speaker=None, *, password=None, connected=True, beat=lambda: None, **config):
+    """A started MqttInput that gets the speaker's events."""
+    speaker = speaker or RecordingSpeaker()
+    mqtt = MqttInput(
+        MqttConfig(enabled=True, host="127.0.0.1", port=port, node=node, **config),
+        speaker,
+        queue=QueueConfig(),
+        password=password,
+        limits=Limits(),
+        beat=beat,
+    )
+    speaker.listeners.append(mqtt.on_event)
+    mqtt.speaker = speaker
+    mqtt.start()
+    try:
+        if connected:
+            wait_until(lambda: mqtt.connected)
+        yield mqtt
+    finally:
+        mqtt.close()
+    assert not mqtt._thread.is_alive()
+
+
+def mosquitto_pub(port, topic, message, *options):
+    command = ["mosquitto_pub", "-p", str(port), "-t", topic, "-m", message, *options]
+    subprocess.run(command, check=True, timeout=10)
+
+
+@pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
+def test_a_published_text_is_spoken(broker, node, version):
+    """Plain text from either protocol version reaches the speaker, to this node and to all."""
+    with running(broker.port, node) as mqtt:
+        mosquitto_pub(broker.port, f"crier/{node}/say", "Dinner is ready", "-V", version)
+        mosquitto_pub(broker.port, "crier/all/say/critical", "Fire", "-V", version)
+        assert mqtt.speaker.wait_said("Dinner is ready").priority is Priority.NORMAL
+        assert mqtt.speaker.wait_said("Fire").priority is Priority.CRITICAL
+
+
+def test_availability_state_and_events(broker, node):
+    """online and the state are retained, events are not; close says offline."""
+    base = f"crier/{node}"
+    with running(broker.port, node) as mqtt, Watcher(broker.port) as early:
+        early.wait(f"{base}/state")
+        mosquitto_pub(broker.port, f"{base}/say/json", '{"text": "Hi", "id": "x"}')
+        event = early.wait(f"{base}/event")
+        assert json.loads(event.payload) == {"event_type": "queued", "id": "x"}
+        mqtt.on_state(mqtt.speaker.state().model_copy(update={"volume": 20, "mute": True}))
+        early.wait(f"{base}/volume", lambda payload: payload == b"20")
+        with Watcher(broker.port, f"{base}/#") as late:
+            late.wait(f"{base}/speed")
+            state = json.loads(late.wait(f"{base}/state").payload)
+            late.wait(f"{base}/voice")
+            plain = {m.topic.removeprefix(base): bytes(m.payload) for m in late.messages if m.topic != f"{base}/state"}
+            assert all(message.retain for message in late.messages)
+    assert plain == {"/availability": b"online", "/volume": b"20", "/mute": b"ON", "/voice": b"starter", "/speed": b"1"}
+    assert state["last_text"] == "Hi"
+    assert state["volume"] == 20
+    with Watcher(broker.port, f"{base}/#") as after:
+        assert after.wait(f"{base}/availability").payload == b"offline"
+
+
+def test_spoken_text_can_be_kept_off_the_broker(broker, node):
+    """publish_text = false leaves last_text null in the state."""
+    speaker = RecordingSpeaker()
+    speaker.last_text = "private"
+    with (
+        running(broker.port, node, speaker, publish_text=False),
+        Watcher(broker.port, f"crier/{node}/state") as watcher,
+    ):
+        state = watcher.wait(f"crier/{node}/state")
+        assert json.loads(state.payload)["last_text"] is None
+
+
+def test_retained_commands_are_never_obeyed(broker, node):
+    """What was retained before the connection is dropped, with 5 and with 3.1.1; a live one is spoken once."""
+    with refusing_mqtt5(broker.port) as old, Watcher(broker.port, "nothing") as watcher:
+        watcher.publish(f"crier/{node}/say", "stale", retain=True)
+        watcher.publish(f"crier/{node}/stop", "all", retain=True)
+        for port in (broker.port, old):
+            with running(port, node) as mqtt:
+                watcher.publish(f"crier/{node}/say", "live", retain=True)
+                mqtt.speaker.wait_said("live")
+                watcher.publish(f"crier/{node}/pause")
+                mqtt.speaker.wait("pause")
+                assert mqtt.speaker.said == ["live"]
+                assert not any(call[0] == "stop" for call in mqtt.speaker.calls)
+            watcher.publish(f"crier/{node}/say", "stale", retain=True)
+        assert ("reject", Reason.RETAINED, None) in mqtt.speaker.calls  # 3.1.1 delivers it, marked
+        watcher.publish(f"crier/{node}/say", retain=True)
+
+
+def test_a_broker_of_3_1_1_only_is_served(broker, node):
+    """Refused MQTT 5, the input comes back with 3.1.1 by itself."""
+    with refusing_mqtt5(broker.port) as old, running(old, node) as mqtt, Watcher(broker.port) as watcher:
+        watcher.publish(f"crier/{node}/say", "Hello")
+        mqtt.speaker.wait_said("Hello")
+        watcher.publish(f"crier/{node}/volume/set", "+5")
+        mqtt.speaker.wait("set")
+
+
+def test_commands_reach_the_speaker(broker, node):
+    """Every command topic does its part."""
+    with running(broker.port, node) as mqtt, Watcher(broker.port) as watcher:
+        base = f"crier/{node}"
+        for topic, payload in [
+            ("say", "Hi"),
+            ("stop", "PRESS"),
+            ("stop", "current"),
+            ("pause", ""),
+            ("resume", ""),
+            ("repeat", "PRESS"),
+            ("volume/set", "35"),
+            ("mute/set", "ON"),
+            ("voice/set", "starter"),
+            ("speed/set", "1"),
+            ("stop", ""),
+        ]:
+            watcher.publish(f"{base}/{topic}", payload)
+        wait_until(lambda: len([call for call in mqtt.speaker.calls if call[0] == "stop"]) == 3)
+        names = [call[0] for call in mqtt.speaker.calls]
+        assert names == ["say", "stop", "stop", "pause", "resume", "repeat", "set", "set", "set", "stop"]
+        before = len(watcher.payloads(f"{base}/state"))
+        watcher.publish(f"{base}/get")
+        wait_until(lambda: len(watcher.payloads(f"{base}/state")) > before)
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "reason"),
+    [
+        ("say", b"\xff\xfe\xfd", Reason.BAD_JSON),
+        ("say", b"x" * 1_000_000, Reason.TOO_LONG),
+        ("say", b"x" * 2001, Reason.TOO_LONG),
+        ("say", b"   ", Reason.EMPTY),
+        ("say", b'{"txt": "never read aloud"}', Reason.BAD_JSON),
+        ("say", b"{never read aloud}", Reason.BAD_JSON),
+        ("say/json", b"not json", Reason.BAD_JSON),
+        ("say/critical", b'{"text": 5}', Reason.BAD_JSON),
+    ],
+)
+def test_bad_requests_are_rejected_and_the_next_is_heard(broker, node, topic, payload, reason):
+    """Each gives one rejected event and no speech; the input goes on."""
+    with running(broker.port, node) as mqtt, Watcher(broker.port, "nothing") as watcher:
+        watcher.publish(f"crier/{node}/{topic}", payload)
+        mqtt.speaker.wait("reject", reason)
+        watcher.publish(f"crier/{node}/volume/set", b"\xff")
+        watcher.publish(f"crier/{node}/say", b"")
+        watcher.publish(f"crier/{node}/say", b"clear_notification")
+        watcher.publish(f"crier/{node}/say", b"bug")  # raises inside the speaker
+        watcher.publish(f"crier/{node}/say", b"next")
+        mqtt.speaker.wait_said("next")
+        assert mqtt.speaker.said == ["next"]
+        assert mqtt.reconnects == 0
+
+
+def test_mqtt5_response_topic_and_properties(broker, node):
+    """The reply comes with its correlation data; expiry caps the TTL; user properties serve plain text."""
+    with running(broker.port, node) as mqtt, Watcher(broker.port, "reply/#") as watcher:
+        watcher.publish(
+            f"crier/{node}/say",
+            "Hello",
+            ResponseTopic="reply/here",
+            CorrelationData=b"c0ffee",
+            MessageExpiryInterval=20,
+            UserProperty=[("id", "mine"), ("priority", "critical"), ("voice", "starter"), ("other", "x")],
+        )
+        reply = watcher.wait("reply/here")
+        assert json.loads(reply.payload) == {"ok": True, "id": "mine", "queue": 0}
+        assert reply.properties.CorrelationData == b"c0ffee"
+        assert not reply.retain
+        request = mqtt.speaker.wait_said("Hello")
+        assert (request.id, request.priority) == ("mine", Priority.CRITICAL)
+        assert 0 < request.ttl_s <= 20
+        watcher.publish(f"crier/{node}/say", "{", ResponseTopic="reply/bad")
+        assert json.loads(watcher.wait("reply/bad").payload)["error"]["code"] == "bad_json"
+        watcher.publish(f"crier/{node}/get", ResponseTopic="reply/get")
+        assert json.loads(watcher.wait("reply/get").payload)["status"]["volume"] == 70
+
+
+def test_the_broker_may_go_and_come_back(tmp_path, node):
+    """Down at the start, then killed and restarted three times: it is heard again every time."""
+    broker = start_broker(tmp_path, start=False)
+    beats = threading.Semaphore(0)
+    with running(broker.port, node, connected=False, beat=beats.release) as mqtt:
+        for _ in range(3):
+            assert beats.acquire(timeout=5)
+        assert not mqtt.connected
+        try:
+            for number in range(4):
+                broker.restart()
+                wait_until(lambda number=number: mqtt.connected and mqtt.reconnects == number)
+                mosquitto_pub(broker.port, f"crier/{node}/say", f"again {number}", "-q", "1")
+                mqtt.speaker.wait_said(f"again {number}")
+                broker.kill()
+                mqtt.on_event(Event(event_type=EventType.FINISHED, id="unheard"))
+                wait_until(lambda: not mqtt.connected)
+        finally:
+            broker.kill()
+
+
+def test_the_last_will_tells_of_a_crash(broker, node):
+    """Killed without a goodbye, the broker publishes offline, retained."""
+    command = [sys.executable, "-c", CRASHING.format(port=broker.port, node=node)]
+    folders = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    with (
+        Watcher(broker.port, f"crier/{node}/availability") as watcher,
+        subprocess.Popen(command, env={**os.environ, "PYTHONPATH": folders}) as process,
+    ):
+        watcher.wait(f"crier/{node}/availability", lambda payload: payload == b"online")
+        process.kill()
+        watcher.wait(f"crier/{node}/availability", lambda payload: payload == b"offline")
+
+
+def test_a_wrong_password_is_logged_once(tmp_path, node, caplog):
+    """The refusal names the reason and the user, once, however often it is tried; the right one connects."""
+    broker = start_broker(tmp_path, users={"crier": "right"})
+    caplog.set_level(logging.WARNING, "daemon.inputs")
+    try:
+        broker_log = tmp_path / "mosquitto.log"
+        with running(broker.port, node, username="crier", password="wrong", connected=False):  # noqa: S106 a test's own
+            wait_until(lambda: broker_log.read_text().count("not authorised") >= 2)
+        (record,) = caplog.records
+        assert "refused by the broker: Not authorized (username 'crier')" in record.message
+        with running(broker.port, node, username="crier", password="right") as mqtt:  # noqa: S106 a test's own
+            assert mqtt.connected
+    finally:
+        broker.kill()
+
+
+def test_refused_subscriptions_are_named(node, caplog):
+    """Topics the broker's access list forbids are in the log."""
+    mqtt = MqttInput(
+        MqttConfig(node=node),
+        RecordingSpeaker(),
+        queue=QueueConfig(),
+        password=None,
+        limits=Limits(),
+        beat=lambda: None,
+    )
+    granted, refused = (ReasonCode(PacketTypes.SUBACK, name) for name in ("Granted QoS 1", "Not authorized"))
+    mqtt._on_subscribe(None, None, 1, [granted, refused], None)
+    mqtt.close()
+    assert f"topics=crier/{node}/say/json" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")  # paho leaves it to the collector
+def test_tls(tmp_path, node, caplog):
+    """With the right CA it is spoken to; with another it is refused with a reason."""
+    broker = start_broker(tmp_path, tls=True)
+    (tmp_path / "other").mkdir()
+    make_certificates(tmp_path / "other")
+    try:
+        with running(broker.port, node, tls_ca=str(tmp_path / "ca.pem")) as mqtt:
+            for number in range(20):
+                options = ("--cafile", str(tmp_path / "ca.pem"), "-h", "localhost", "-q", "1")
+                mosquitto_pub(broker.port, f"crier/{node}/say", f"safe {number}", *options)
+            mqtt.speaker.wait_said("safe 19")
+        with running(broker.port, node, tls_ca=str(tmp_path / "other" / "ca.pem"), connected=False):
+            wait_until(lambda: "certificate verify failed" in caplog.text)
+    finally:
+        broker.kill()
+
+
+def test_credential_files_are_checked(tmp_path):
+    """A missing CA or password file is one clear error; systemd's credential is found by itself."""
+    with pytest.raises(ConfigError, match="/nowhere"), running(free_port(), "x", tls_ca="/nowhere"):
+        pass
+    with pytest.raises(ConfigError, match="password_file /nowhere"):
+        read_password(MqttConfig(password_file="/nowhere"), None)  # noqa: S106 a path
+    (tmp_path / "mqtt-password").write_text("secret\nmore")
+    assert read_password(MqttConfig(), tmp_path) == "secret"
+    assert read_password(MqttConfig(password_file=str(tmp_path / "mqtt-password")), None) == "secret"
+    assert read_password(MqttConfig(), None) is None
+
+
+def test_closing_does_not_wait_for_a_dead_broker(node):
+    """A broker that never answers does not hold up the end of the daemon."""
+    with running(free_port(), node, connected=False) as mqtt:
+        pass
+    assert not mqtt.connected

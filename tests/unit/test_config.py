@@ -1,0 +1,131 @@
+"""config.toml and what is said about a wrong one."""
+
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from daemon.config import Config, load_config
+from daemon.errors import ConfigError
+
+CONFIG_TOML = Path(__file__).parents[2] / "config.toml"
+
+
+def _load(tmp_path: Path, text: str | bytes) -> Config:
+    path = tmp_path / "config.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_config(path)
+
+
+def test_shipped_file_is_the_defaults():
+    """config.toml sets every key, each to its default."""
+    assert tomllib.loads(CONFIG_TOML.read_text(encoding="utf-8")) == Config().model_dump()
+    assert load_config(CONFIG_TOML) == load_config(None) == Config()
+
+
+def test_shipped_file_explains_itself():
+    """Every section begins with a comment, and no line is longer than 120 characters."""
+    lines = CONFIG_TOML.read_text(encoding="utf-8").splitlines()
+    assert max(map(len, lines)) <= 120
+    assert all(after.startswith("#") for line, after in pairwise(lines) if line.startswith("["))
+
+
+def test_missing_keys_keep_their_defaults(tmp_path: Path):
+    """A file with one key changes that key alone."""
+    expected = Config().model_dump()
+    expected["mqtt"]["node"] = "kitchen"
+    assert _load(tmp_path, '[mqtt]\nnode = "kitchen"\n').model_dump() == expected
+
+
+def test_empty_file_is_the_defaults(tmp_path: Path):
+    """Nothing has to be set."""
+    assert _load(tmp_path, "") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[mqtt]\nhots = 'x'", "unknown key mqtt.hots (did you mean host?)"),
+        ("[audoi]\nvolume = 1", "unknown key audoi (did you mean audio?)"),
+        ("[engine]\nzzzz = 1", "unknown key engine.zzzz"),
+    ],
+)
+def test_unknown_key_gets_a_suggestion(tmp_path: Path, text: str, message: str):
+    """A misspelt key or section is refused with the nearest known one."""
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, text)
+    assert str(caught.value) == f"{tmp_path / 'config.toml'}: {message}"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("engine = 1", "engine"),
+        ("[engine]\nthreads = 'two'", "engine.threads"),
+        ("[engine]\nthreads = true", "engine.threads"),
+        ("[engine]\nthreads = 1.0", "engine.threads"),
+        ("[engine]\nbundle_path = '/srv'", "engine.bundle_path"),
+        ("[engine]\nbundle_path = [1]", "engine.bundle_path.0"),
+        ("[mqtt]\nenabled = 'yes'", "mqtt.enabled"),
+        ("[audio]\ndevice = 3", "audio.device"),
+    ],
+)
+def test_wrong_type_names_the_key(tmp_path: Path, text: str, key: str):
+    """A value of another type is refused, not converted."""
+    with pytest.raises(ConfigError, match=rf"config\.toml: {key}: "):
+        _load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[engine]\nthreads = -1", "engine.threads"),
+        ("[engine]\nbundle = ''", "engine.bundle"),
+        ("[socket]\nrequests_per_second = 0", "socket.requests_per_second"),
+        ("[mqtt]\nport = 65536", "mqtt.port"),
+        ("[mqtt]\nnode = 'living room'", "mqtt.node"),
+        ("[mqtt]\nbase_topic = 'crier/#'", "mqtt.base_topic"),
+        ("[audio]\nsink = 'alsa'", "audio.sink"),
+        ("[audio]\nvolume = 101", "audio.volume"),
+        ("[audio]\nsink = 'fifo'", "audio"),
+        ("[queue]\nttl_s = nan", "queue.ttl_s"),
+        ("[queue]\nttl_s = inf", "queue.ttl_s"),
+        ("[text]\nmax_chars = 0", "text.max_chars"),
+        ("[log]\nlevel = 'loud'", "log.level"),
+    ],
+)
+def test_out_of_range_names_the_key(tmp_path: Path, text: str, key: str):
+    """A value that makes no sense is refused."""
+    with pytest.raises(ConfigError, match=rf"config\.toml: {key}: "):
+        _load(tmp_path, text)
+
+
+def test_every_mistake_is_named_at_once_in_one_line(tmp_path: Path):
+    """Two wrong keys are one message of one line."""
+    with pytest.raises(ConfigError) as caught:
+        _load(tmp_path, "[mqtt]\nport = 0\n[audio]\nvolum = 1\n")
+    message = str(caught.value)
+    assert "mqtt.port" in message
+    assert "audio.volum (did you mean volume?)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", [b"[mqtt", b"a = 1\na = 2", b"\xff\xfe", b"x = \x00"])
+def test_invalid_toml_names_the_file(tmp_path: Path, content: bytes):
+    """What is not TOML, or not UTF-8, is a ConfigError."""
+    with pytest.raises(ConfigError, match=r"config\.toml: not valid TOML: "):
+        _load(tmp_path, content)
+
+
+def test_unreadable_file_names_the_file(tmp_path: Path):
+    """A missing file and a folder are ConfigErrors with the system's reason."""
+    with pytest.raises(ConfigError, match=r"missing\.toml: No such file or directory"):
+        load_config(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_config(tmp_path)
+
+
+def test_wrong_config_ends_the_process_with_78():
+    """The exit code is that of sysexits."""
+    assert ConfigError.exit_code == 78

@@ -1,0 +1,122 @@
+"""The import rules of the program: layers, and one owner for each native library."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+DAEMON = REPOSITORY / "daemon"
+
+LAYERS = (
+    ("config", "values", "errors", "metrics", "log", "systemd", "settings", "places", "outbox"),
+    ("text", "engine"),
+    ("inputs", "synthesizer", "announcements", "audio"),
+    ("service", "tools"),
+    ("app",),
+    ("__main__",),
+)
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+GROUPS = {
+    **dict.fromkeys(("desk", "speaking"), "service"),
+    **dict.fromkeys(("render", "bench", "doctor"), "tools"),
+    **dict.fromkeys(("client_say", "client_socket"), "client"),
+}
+"""Modules that are one part of the program together, and may import each other."""
+CLIENT = "client"
+CLIENT_TOOLS = {"tools", "synthesizer", "audio", "text", "engine"}
+OWNERS = {
+    "llama_cpp": "engine/llama.py",
+    "onnxruntime": "engine/onnx.py",
+    "pyaudio": "audio/pyaudio_sink.py",
+    "paho": "inputs/mqtt.py",
+    "torch": None,
+    "gguf": None,
+    "quantize": None,
+    "training": None,
+}
+
+
+class Import(NamedTuple):
+    """One import statement: where it is, what it names, whether it waits for a function's call."""
+
+    path: Path
+    module: str
+    lazy: bool
+
+    @property
+    def place(self) -> str:
+        """The importing file, relative to daemon/."""
+        return self.path.relative_to(DAEMON).as_posix()
+
+    @property
+    def importer(self) -> str:
+        """The part of the daemon it belongs to."""
+        return _part(self.path.relative_to(DAEMON).parts[0].removesuffix(".py"))
+
+    @property
+    def part(self) -> str:
+        """The part of the daemon that is imported; empty for the package itself and other packages."""
+        names = self.module.split(".")
+        return _part(names[1]) if names[0] == "daemon" and len(names) > 1 else ""
+
+
+def _part(name: str) -> str:
+    return GROUPS.get(name, name)
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"relative import in line {node.lineno}"
+        if node.module == "daemon":
+            yield from (f"daemon.{alias.name}" for alias in node.names)
+        else:
+            yield node.module or ""
+
+
+def _walk(node: ast.AST, path: Path, *, lazy: bool = False) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        yield from (Import(path, name, lazy) for name in _names(child))
+        yield from _walk(child, path, lazy=lazy or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def _imports() -> list[Import]:
+    files = sorted(DAEMON.rglob("*.py"))
+    return [found for path in files for found in _walk(ast.parse(path.read_text(encoding="utf-8")), path)]
+
+
+IMPORTS = _imports()
+
+
+def test_every_part_has_a_rank():
+    """Each module and package at the top of daemon/ is placed in the order of imports."""
+    parts = {_part(path.stem) for path in DAEMON.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert parts - {"__init__"} <= {*RANKS, CLIENT}
+
+
+def test_imports_only_go_down():
+    """No part imports one of its own rank or above, but for the lowest, whose parts may use each other."""
+    wrong = [
+        f"{found.place}: {found.module}"
+        for found in IMPORTS
+        if found.part and found.importer not in {found.part, CLIENT}
+        if RANKS.get(found.part, len(LAYERS)) >= max(RANKS[found.importer], 1)
+    ]
+    assert not wrong
+
+
+def test_client_starts_without_the_engine():
+    """At first the client loads only what talks to the daemon; it never loads what makes up the daemon."""
+    above = [f for f in IMPORTS if f.importer == CLIENT and RANKS.get(f.part, 0) > 0]
+    assert not [f.module for f in above if not f.lazy or f.part not in CLIENT_TOOLS]
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_library_has_one_owner(library: str):
+    """A native library is imported by its owner alone; what belongs to the offline tools by nobody."""
+    users = {found.place for found in IMPORTS if found.module.split(".")[0] == library}
+    assert users <= {OWNERS[library]}
