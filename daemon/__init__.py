@@ -2,7 +2,7 @@
 
 The environment is set here, before any native library can load, so that it holds for both commands and for tests:
 onnxruntime's Linux wheel records telemetry unless told not to, OpenMP's default spinning takes whole cores from other
-programs, and ggml would start a debugger on a failed assertion.
+programs, numpy's OpenBLAS starts threads that have nothing to do, and ggml would start a debugger on a failed assertion.
 """
 
 import os
@@ -10,3 +10,4 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 os.environ["GGML_NO_BACKTRACE"] = "1"
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
