@@ -42,6 +42,10 @@ class Device:
         """Seconds until ``open`` will try again; not positive: now."""
         return self._retry_at_s - time.monotonic()
 
+    def retry_now(self) -> None:
+        """Let the next ``open`` try at once: there is something to say."""
+        self._retry_at_s = 0.0
+
     def open(self) -> bool:
         """Open the sink, unless it failed too short a time ago; return whether it is open."""
         if not self.is_open and self.retry_in_s() <= 0:

@@ -110,9 +110,11 @@ class Playback:
     def wake(self) -> None:
         """Speech is being made: have the device open and silence going out ahead of it."""
         self._wake = _WAKE_SAMPLES
+        self.device.retry_now()
 
     def begin(self, utterance: Utterance) -> None:
         """Play this after what there is."""
+        self.device.retry_now()
         self._next.append(utterance)
 
     def finish(self, name: str, end: int) -> None:

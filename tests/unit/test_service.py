@@ -1,0 +1,330 @@
+"""Service, queue, synth thread and player in one process, with the real voice and a sink that plays at once."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from daemon.config import AudioConfig, Config, EngineConfig, TextConfig
+from daemon.engine.engine import Engine
+from daemon.errors import AudioError, BadRequestError, EngineError
+from daemon.metrics import Metrics
+from daemon.service import Service
+from daemon.values import EventType, Priority, Reason, SettingsChange, SpeakerState, SpeakRequest
+
+pytestmark = pytest.mark.engine
+
+CONFIG = Config(audio=AudioConfig(lead_ms=0, tail_ms=0, gap_ms=0, device_wait_s=0.2), text=TextConfig(max_chars=300))
+
+
+class QuickSink:
+    """Takes everything at ten times real time; can be told to fail, or to wait."""
+
+    name = "quick"
+    latency_s = 0.0
+
+    def __init__(self):
+        self.blocks = []
+        self.broken = False
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def open(self):
+        if self.broken:
+            raise AudioError("unplugged")
+
+    def write(self, block):
+        self.gate.wait(10)
+        if self.broken:
+            raise AudioError("unplugged")
+        self.blocks.append(block.copy())
+        time.sleep(0.002)
+
+    def close(self):
+        pass
+
+    def heard(self):
+        return np.concatenate(self.blocks) if self.blocks else np.zeros(0, np.int16)
+
+
+class Running:
+    """A service with its sink and everything it told."""
+
+    def __init__(self, engine, tmp_path, config=CONFIG):
+        self.sink = QuickSink()
+        self.events, self.states = [], []
+        self.metrics = Metrics()
+        self._news = threading.Condition()
+        self.service = Service(
+            config,
+            engine,
+            self.sink,
+            settings_path=tmp_path / "settings.json",
+            metrics=self.metrics,
+            beat=lambda _name: None,
+        )
+        self.service.listen(self._on_event, self._on_state)
+        self.service.start()
+
+    def _on_event(self, event):
+        with self._news:
+            self.events.append(event)
+            self._news.notify_all()
+
+    def _on_state(self, state):
+        with self._news:
+            self.states.append(state)
+            self._news.notify_all()
+
+    def wait(self, request_id, kind):
+        """Wait for an event of a request."""
+        with self._news:
+
+            def find():
+                return next((e for e in self.events if e.id == request_id and e.event_type is kind), None)
+
+            assert self._news.wait_for(find, 20), self.events
+            return find()
+
+    def final(self, request_id):
+        """Wait for the final event of a request."""
+        with self._news:
+
+            def find():
+                return next((e for e in self.events if e.id == request_id and e.event_type.final), None)
+
+            assert self._news.wait_for(find, 20), self.events
+            return find()
+
+
+@pytest.fixture
+def engine():
+    """The starter voice; each test may break its own."""
+    with Engine(EngineConfig()) as opened:
+        opened.self_test()
+        yield opened
+
+
+@pytest.fixture
+def running(engine, tmp_path):
+    """A running service."""
+    made = Running(engine, tmp_path)
+    yield made
+    made.sink.gate.set()
+    made.service.close(drain_s=0)
+
+
+def request(text="Dinner is ready.", request_id="a", **fields):
+    return SpeakRequest(text=text, id=request_id, **fields)
+
+
+def test_a_request_is_queued_started_finished(running):
+    """Three events in order, with audio_s and ttfa_ms; the state goes synthesizing, speaking, idle."""
+    accepted = running.service.say(request())
+    assert (accepted.id, accepted.queue) == ("a", 0)
+    done = running.final("a")
+    assert [e.event_type for e in running.events] == [EventType.QUEUED, EventType.STARTED, EventType.FINISHED]
+    assert done.audio_s == pytest.approx(len(np.trim_zeros(running.sink.heard())) / 24_000, abs=0.3)
+    assert running.events[1].ttfa_ms > 0
+    states = [s.state for s in running.states]
+    assert (
+        states.index(SpeakerState.SYNTHESIZING) < states.index(SpeakerState.SPEAKING) < states.index(SpeakerState.IDLE)
+    )
+    assert running.service.state().last_text == "Dinner is ready."
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({"text": "😀 🎉"}, "empty", Reason.EMPTY),
+        ({"text": "..."}, "empty", Reason.EMPTY),
+        ({"text": "a" * 301}, "too_long", Reason.TOO_LONG),
+        ({"voice": "bob"}, "unknown_voice", Reason.UNKNOWN_VOICE),
+        ({"lang": "de"}, "unknown_voice", Reason.UNKNOWN_VOICE),
+    ],
+)
+def test_refusals_are_raised_and_published_once(running, fields, code, reason):
+    """What cannot be spoken is an error for the asker and one event for everybody; the next request is spoken."""
+    with pytest.raises(BadRequestError) as caught:
+        running.service.say(request(**fields))
+    assert caught.value.code == code
+    assert [(e.event_type, e.reason) for e in running.events] == [(EventType.REJECTED, reason)]
+    running.service.say(request(request_id="b"))
+    assert running.final("b").event_type is EventType.FINISHED
+
+
+def test_a_duplicate_does_not_harm_the_first(running):
+    """The same id twice: the second is rejected, the first is spoken."""
+    running.sink.gate.clear()
+    running.service.say(request(request_id="x"))
+    running.service.say(request(request_id="same"))
+    with pytest.raises(BadRequestError, match="duplicate"):
+        running.service.say(request(request_id="same"))
+    running.sink.gate.set()
+    kinds = [EventType.QUEUED, EventType.REJECTED, EventType.STARTED, EventType.FINISHED]
+    running.wait("same", EventType.FINISHED)
+    assert [e.event_type for e in running.events if e.id == "same"] == kinds
+
+
+def test_a_failing_engine_fails_one_utterance_and_is_rebuilt(running, engine, monkeypatch):
+    """The request ends as failed, engine; after the rebuild the next one is spoken."""
+
+    def fail():
+        raise EngineError("llama_decode returned -1")
+
+    monkeypatch.setattr(engine._model, "next_frame", fail)
+    running.service.say(request())
+    done = running.final("a")
+    assert (done.event_type, done.reason) == (EventType.FAILED, Reason.ENGINE)
+    running.service.say(request(request_id="b"))
+    assert running.final("b").event_type is EventType.FINISHED
+    assert running.service.fatal is None
+
+
+def test_an_engine_that_stays_broken_is_fatal(running, engine, monkeypatch):
+    """When the self-test phrase fails too, the daemon is told to exit with 70, and the state says error."""
+
+    def fail(*_args):
+        raise EngineError("llama_decode returned -1")
+
+    monkeypatch.setattr(engine._model, "next_frame", fail)
+    monkeypatch.setattr(engine, "rebuild", fail)
+    running.service.say(request())
+    assert running.final("a").event_type is EventType.FAILED
+    end = time.monotonic() + 10
+    while running.service.fatal is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert running.service.fatal.exit_code == 70
+    assert running.service.state().state is SpeakerState.ERROR
+
+
+def test_a_bug_in_synthesis_is_an_engine_failure(running, engine, monkeypatch):
+    """An unexpected exception ends the utterance, not the thread."""
+    monkeypatch.setattr(engine._model, "start", lambda *_args: 1 / 0)
+    running.service.say(request())
+    assert running.final("a").reason is Reason.ENGINE
+    running.service.say(request(request_id="b"))
+    assert running.final("b").event_type is EventType.FINISHED
+
+
+def test_a_device_that_stays_away_fails_the_utterance(running):
+    """failed, audio; when it is back the next one is heard."""
+    running.sink.broken = True
+    running.service.say(request())
+    done = running.final("a")
+    assert (done.event_type, done.reason) == (EventType.FAILED, Reason.AUDIO)
+    assert running.service.state().audio_ok is False
+    running.sink.broken = False
+    running.service.say(request(request_id="b"))
+    assert running.final("b").event_type is EventType.FINISHED
+    assert running.service.state().audio_ok is True
+
+
+def test_repeat_says_the_last_text_again(running):
+    """A new request with a new id; before anything was said there is nothing to repeat."""
+    with pytest.raises(BadRequestError, match="nothing has been said"):
+        running.service.repeat()
+    running.service.say(request())
+    running.final("a")
+    again = running.service.repeat()
+    assert again.id != "a"
+    assert running.final(again.id).event_type is EventType.FINISHED
+    third = running.service.repeat()
+    assert running.final(third.id).event_type is EventType.FINISHED
+
+
+def test_text_in_pieces_is_limited_and_closed(running):
+    """append after end and beyond the limit are errors; an open text can be ended later."""
+    running.service.say(request(text="Dinner", request_id="open"), more=True)
+    running.service.append("open", " is ready.")
+    with pytest.raises(BadRequestError) as caught:
+        running.service.append("open", "x" * 300)
+    assert caught.value.code == "too_long"
+    running.service.end("open")
+    with pytest.raises(BadRequestError):
+        running.service.append("open", "more")
+    assert running.final("open").event_type is EventType.FINISHED
+    with pytest.raises(BadRequestError, match="no request"):
+        running.service.end("open")
+
+
+def test_an_open_request_without_text_just_ends(running):
+    """Nothing was ever said: finished, without a sound."""
+    running.service.say(request(text="", request_id="open"), more=True)
+    running.service.end("open")
+    assert running.final("open").audio_s == 0
+
+
+def test_settings_are_kept_and_clamped(running, tmp_path):
+    """Volume steps stay within 0..100; the file can be read by the next start."""
+    running.service.set(SettingsChange(volume=95))
+    running.service.set(SettingsChange(volume_step=20))
+    assert running.service.state().volume == 100
+    running.service.set(SettingsChange(volume_step=-100, mute=True, voice="slt"))
+    state = running.service.state()
+    assert (state.volume, state.mute, state.voice, state.state) == (0, True, "slt", SpeakerState.MUTED)
+    assert '"volume": 0' in (tmp_path / "settings.json").read_text()
+    with pytest.raises(BadRequestError):
+        running.service.set(SettingsChange(voice="bob"))
+
+
+def test_damaged_settings_do_not_stop_the_start(engine, tmp_path):
+    """Rubbish, a wrong type or an unknown voice in the file gives the defaults."""
+    for content in (b"\x00rubbish", b'{"volume": "loud"}', b'{"volume": 40, "voice": "bob"}'):
+        (tmp_path / "settings.json").write_bytes(content)
+        made = Running(engine, tmp_path)
+        assert made.service.state().voice == "slt"
+        made.service.close(drain_s=0)
+
+
+def test_close_gives_every_request_its_end(engine, tmp_path):
+    """What waits and what plays is cancelled, stopped; nothing is accepted afterwards."""
+    made = Running(engine, tmp_path)
+    made.sink.gate.clear()
+    for index in range(3):
+        made.service.say(request(request_id=f"r{index}"))
+    made.sink.gate.set()
+    made.service.close(drain_s=0)
+    for index in range(3):
+        finals = [e for e in made.events if e.id == f"r{index}" and e.event_type.final]
+        assert len(finals) == 1
+    with pytest.raises(BadRequestError, match="shutting down"):
+        made.service.say(request(request_id="late"))
+
+
+def test_random_requests_end_exactly_once(running):
+    """60 requests with random priorities, keys, stops, pauses and mutes: one final event each, and then silence."""
+    rng = np.random.default_rng(11)
+    sent = []
+    for index in range(60):
+        request_id = f"n{index}"
+        fields = {"priority": list(Priority)[rng.integers(3)], "ttl_s": float(rng.uniform(0.05, 30))}
+        if rng.random() < 0.3:
+            fields["key"] = f"k{rng.integers(3)}"
+        try:
+            running.service.say(request(text="yes.", request_id=request_id, **fields))
+        except BadRequestError as err:
+            assert err.code == "queue_full"
+        sent.append(request_id)
+        action = rng.integers(12)
+        if action == 0:
+            running.service.stop(["all", "current", sent[rng.integers(len(sent))]][rng.integers(3)])
+        elif action == 1:
+            running.service.pause()
+        elif action in (2, 3):
+            running.service.resume()
+        elif action == 4:
+            running.service.set(SettingsChange(mute=bool(rng.integers(2))))
+        time.sleep(float(rng.uniform(0, 0.04)))
+    running.service.resume()
+    running.service.set(SettingsChange(mute=False))
+    for request_id in sent:
+        running.final(request_id)
+    for request_id in sent:
+        kinds = [e.event_type for e in running.events if e.id == request_id]
+        assert sum(kind.final for kind in kinds) == 1
+        assert kinds[-1].final
+    assert running.service.state().queue == 0
+    assert running.service._desk.entries == {}
