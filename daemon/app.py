@@ -138,6 +138,7 @@ class App:
         watchdog_s = watchdog_interval_s(self._surroundings.environ, self._surroundings.pid)
         wait_s = min(TICK_S, watchdog_s or TICK_S)
         told = ""
+        repeated = log.RateLimited(logger, 60.0)
         while not self._stop.wait(wait_s):
             if service.fatal is not None:
                 logger.critical("giving up: %s", service.fatal)
@@ -150,7 +151,7 @@ class App:
                 self._metrics.set_reconnects(self._mqtt.reconnects)
             silent = self._heartbeats.late(time.monotonic(), SILENT_THREAD_S)
             if silent:
-                logger.error("threads silent for %.0f s: %s", SILENT_THREAD_S, ", ".join(silent))
+                repeated.log(logging.ERROR, "threads silent for %.0f s: %s", SILENT_THREAD_S, ", ".join(silent))
             else:
                 self._notifier.watchdog()
             state = service.state()

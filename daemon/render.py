@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import resource
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Any, BinaryIO, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from rich.console import Console
@@ -49,27 +50,28 @@ def run(args: argparse.Namespace) -> int:
     engine_config = config.engine
     if args.bundle:
         engine_config = engine_config.model_copy(update={"bundle": _bundle_argument(args.bundle)})
-    with Engine(engine_config) as engine, contextlib.ExitStack() as stack:
+    with Engine(engine_config) as engine:
         synthesizer = Synthesizer(engine, profile=False)
         segmenter: Segmenter = _WholeText() if args.raw else synthesizer.segmenter()
         sampling = engine.sampling(
             temperature=args.temperature, depth_temperature=args.depth_temperature, top_k=args.top_k
         )
         session = engine.session(segmenter, voice=args.voice, seed=args.seed, sampling=sampling)
-        outputs: list[Any] = []
-        if args.out:
-            outputs.append(stack.enter_context(_open_wav(args.out)))
-        if args.play:
-            outputs.append(stack.enter_context(_Speaker(config)))
-        render = _Render(session, outputs, keep_codes=bool(args.codes))
-        render.speak(
-            _stdin_pieces(sys.stdin) if args.text == "-" else iter([args.text]),
-            progress=not args.json and sys.stderr.isatty(),
-        )
-        if render.samples == 0:
-            raise BadRequestError("empty", "nothing in the text can be spoken")
-        if args.codes:
-            _save_codes(Path(args.codes), render.codes)
+        with contextlib.ExitStack() as stack:
+            outputs: list[Any] = []
+            if args.out:
+                outputs.append(stack.enter_context(_open_wav(args.out)))
+            if args.play:
+                outputs.append(stack.enter_context(_Speaker(config)))
+            render = _Render(session, outputs, keep_codes=bool(args.codes))
+            render.speak(
+                _stdin_pieces() if args.text == "-" else iter([args.text]),
+                progress=not args.json and sys.stderr.isatty(),
+            )
+            if render.samples == 0:
+                raise BadRequestError("empty", "nothing in the text can be spoken")
+            if args.codes:
+                _save_codes(Path(args.codes), render.codes)
         _report(args, engine, render)
     return 0
 
@@ -79,12 +81,13 @@ def _bundle_argument(bundle: str) -> str:
     return str(Path(bundle).resolve()) if (Path(bundle) / "manifest.toml").is_file() else bundle
 
 
-def _stdin_pieces(stream: TextIO) -> Iterator[str]:
+def _stdin_pieces() -> Iterator[str]:
     """Lines as they come, so that speech starts before the text ends.
 
     Raises:
         BadRequestError: not UTF-8.
     """
+    stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")  # sys.stdin itself is lenient in the C locale
     try:
         yield from stream
     except UnicodeDecodeError as err:
@@ -179,27 +182,35 @@ def _report(args: argparse.Namespace, engine: Engine, render: _Render) -> None:
 
 @contextlib.contextmanager
 def _open_wav(path: str) -> Iterator["_WavWriter"]:
-    """A WAV file that appears under its name only when it is whole, or (``-``) a WAV stream on stdout.
+    """A WAV file that appears under its name only when it is whole; a WAV stream to stdout (``-``), FIFO or device.
 
     Raises:
         AudioError: it cannot be written.
     """
-    part = Path(path + ".part")
+    target = Path(path)
     try:
         if path == "-":
             yield _WavWriter(sys.stdout.buffer, wav_header(None))
-            return
+        elif target.exists() and not target.is_file():  # put in place of /dev/null, a file would destroy it
+            with target.open("wb") as stream:
+                yield _WavWriter(stream, wav_header(None))
+        else:
+            yield from _whole_file(target)
+    except OSError as err:
+        raise AudioError(f"{path}: {err.strerror}") from err
+
+
+def _whole_file(target: Path) -> Iterator["_WavWriter"]:
+    part = target.with_name(target.name + ".part")
+    try:
         with part.open("wb") as file:
             writer = _WavWriter(file, wav_header(0))
             yield writer
             file.seek(0)
             file.write(wav_header(writer.num_bytes))
-        part.replace(path)
-    except OSError as err:
-        raise AudioError(f"{path}: {err.strerror}") from err
+        part.replace(target)
     finally:
-        if path != "-":
-            part.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 class _WavWriter:

@@ -14,7 +14,7 @@ from daemon.engine.families.csm import CsmModel, StageTimes
 from daemon.engine.sampling import Sampling
 from daemon.engine.session import TtsSession
 from daemon.engine.voices import Voices
-from daemon.errors import EngineError, ModelError
+from daemon.errors import BadRequestError, EngineError, ModelError
 from daemon.values import SAMPLE_RATE, Segment, Segmenter
 
 logger = logging.getLogger(__name__)
@@ -109,8 +109,10 @@ class Engine:
         """Begin an utterance; the one before is over.
 
         Raises:
-            BadRequestError: unknown_voice.
+            BadRequestError: unknown_voice, or a negative seed.
         """
+        if seed is not None and seed < 0:
+            raise BadRequestError("bad_request", f"seed must not be negative, got {seed}")
         backbone, depth = sampling or self._defaults
         return TtsSession(
             self._model,

@@ -1,0 +1,139 @@
+"""crier render, bench and doctor: the commands that need no daemon."""
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from daemon.client import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = "Dinner is ready. Good night."
+
+pytestmark = pytest.mark.engine
+
+
+def run(*words, stdin=None):
+    """crier in a process of its own."""
+    command = [sys.executable, "-m", "daemon.client", *words]
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, check=False)
+
+
+def in_process(*words):
+    """crier here; returns exit code and the last line of stdout as JSON."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main(list(words))
+    return code, json.loads(out.getvalue().splitlines()[-1])
+
+
+def test_render_writes_a_wav_and_reports(tmp_path):
+    """The file holds the samples that are reported, 24 kHz mono 16 bit; codes are int32 [T, Q]."""
+    wav, codes = tmp_path / "a.wav", tmp_path / "a.npy"
+    code, report = in_process("render", TEXT, "--out", str(wav), "--codes", str(codes), "--json")
+    assert code == 0
+    info = soundfile.info(wav)
+    assert (info.samplerate, info.channels, info.subtype) == (24_000, 1, "PCM_16")
+    assert info.frames == round(report["audio_s"] * 24_000)
+    frames = np.load(codes)
+    assert frames.dtype == np.int32
+    assert frames.shape == (report["frames"], 8)
+    assert report["frames"] * 1920 == info.frames
+    wanted = {"audio_s", "rtf", "ttfa_ms", "frames", "sample_rate", "pcm_sha256", "bundle", "voice", "seed"}
+    assert wanted | {"peak_rss_bytes"} <= report.keys()
+    assert (report["bundle"], report["voice"], report["sample_rate"]) == ("starter", "slt", 24_000)
+
+
+def test_stdin_to_stdout_is_a_wav_stream_of_the_same_samples(tmp_path):
+    """crier render - --out -: the header says the length is open, and --json goes to stderr."""
+    wav = tmp_path / "a.wav"
+    in_process("render", TEXT, "--out", str(wav), "--json")
+    done = run("render", "-", "--out", "-", "--json", stdin=TEXT.encode())
+    assert done.returncode == 0
+    assert done.stdout[:4] == b"RIFF"
+    assert int.from_bytes(done.stdout[40:44], "little") > 2**31
+    samples, _rate = soundfile.read(wav, dtype="int16")
+    assert done.stdout[44:] == samples.tobytes()
+    assert json.loads(done.stderr.splitlines()[-1])["frames"] > 0
+
+
+def test_a_stream_starts_before_its_text_ends():
+    """The first sentence comes out while the second has not been written yet."""
+    command = [sys.executable, "-m", "daemon.client", "render", "-", "--out", "-"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+        process.stdin.write(b"Dinner is ready.\nThe front ")
+        process.stdin.flush()
+        assert len(process.stdout.read(44 + 2 * 24_000)) == 44 + 2 * 24_000
+        process.stdin.write(b"door is open.\n")
+        process.stdin.close()
+        assert len(process.stdout.read()) > 2 * 24_000
+        assert process.wait(20) == 0
+
+
+def test_raw_is_not_normalised(tmp_path):
+    """--raw hands the text to the model as it is."""
+    options = ["--out", str(tmp_path / "a.wav"), "--json"]
+    plain = in_process("render", "dinner is ready.", *options)[1]["pcm_sha256"]
+    assert in_process("render", "dinner is ready.", "--raw", *options)[1]["pcm_sha256"] == plain
+    assert in_process("render", "Dinner is ready", *options)[1]["pcm_sha256"] == plain
+    assert in_process("render", "dinner is ready", "--raw", *options)[1]["pcm_sha256"] != plain
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["😀"], 65, "nothing in the text can be spoken"),
+        (["hello", "--bundle", "nosuch"], 66, "no bundle named nosuch"),
+        (["hello", "--voice", "bob"], 65, "no voice 'bob'"),
+        (["hello", "--temperature", "3"], 65, "temperature must be 0..2"),
+        (["hello", "--out", "/nosuch/a.wav"], 74, "/nosuch/a.wav"),
+        (["hello", "--config", "/nosuch.toml"], 78, "/nosuch.toml"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(capsys, words, code, message):
+    """Bad input has its exit code and one line that says what is wrong."""
+    assert main(["render", *words]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_full_disk_leaves_no_file(tmp_path):
+    """/dev/full takes nothing: one line, exit code 74, and no half a file under the name."""
+    target = tmp_path / "a.wav"
+    (tmp_path / "a.wav.part").symlink_to("/dev/full")
+    done = run("render", TEXT, "--out", str(target))
+    assert done.returncode == 74
+    assert b"No space left" in done.stderr
+    assert not target.exists()
+
+
+def test_bench_measures_a_bundle():
+    """Figures add up: the stages of a frame and the rest are the frame."""
+    code, report = in_process("bench", "--rounds", "1", "--json")
+    assert code == 0
+    assert sum(report["frame_ms"].values()) == pytest.approx(1000 / report["frames_per_s"], rel=0.05)
+    assert report["rtf"] > 0
+    assert report["bytes_per_frame"] > 10_000_000
+    assert 0 < report["bandwidth_fraction"] < 2
+
+
+def test_doctor_reports_machine_and_problems(tmp_path):
+    """With a sink that needs no device all is well; a missing bundle is a problem with its exit code."""
+    config = tmp_path / "config.toml"
+    config.write_text('[audio]\nsink = "null"\n')
+    code, report = in_process("doctor", "--config", str(config), "--json")
+    assert code == 0, report
+    assert report["configured"]["keeps_up"]
+    assert "starter" in [bundle.get("name") for bundle in report["bundles"]]
+    config.write_text('[audio]\nsink = "null"\n[engine]\nbundle = "nosuch"\n')
+    code, report = in_process("doctor", "--config", str(config), "--json")
+    assert code == 66
+    assert "no bundle named nosuch" in report["problems"][0]
