@@ -54,6 +54,7 @@ def measure(config: EngineConfig, *, rounds: int) -> dict[str, Any]:
         load_s = perf_counter() - began
         synthesizer = Synthesizer(engine, profile=False)
         runs = [_speak(engine, synthesizer, text) for _ in range(rounds) for text in SENTENCES]
+        peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the next line's arrays
         bandwidth = memory_bandwidth(engine.num_threads)
         frame_bytes = bytes_per_frame(engine)
         frame_s = sum(r["synthesis_s"] for r in runs) / sum(r["frames"] for r in runs)
@@ -78,7 +79,7 @@ def measure(config: EngineConfig, *, rounds: int) -> dict[str, Any]:
             "bytes_per_frame": frame_bytes,
             "bandwidth_bytes_per_s": round(bandwidth),
             "bandwidth_fraction": round(frame_bytes / frame_s / bandwidth, 4),
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_rss_bytes": peak_rss_bytes,
         }
 
 

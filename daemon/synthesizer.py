@@ -159,38 +159,72 @@ class Synthesizer:
         """
         session = self._engine.session(self.segmenter(), voice=voice, seed=request.seed)
         times = self._engine.reset_times()
-        spoken = Spoken()
-        frame_ms: list[float] = []
-        while not cancelled() and self._feed(session, source, cancelled, beat):
-            beat()
-            began = perf_counter()
-            chunk = session.next_audio_chunk()
-            took = perf_counter() - began
-            spoken.synthesis_s += took
-            if self._profile:
-                frame_ms.append(round(took * 1000, 3))
+        speech = _Speech(session, source, ring, cancelled, beat, keep_times=self._profile)
+        spoken = speech.run(on_first_sample)
+        if spoken.truncated:
+            logger.warning("runaway request_id=%s: cut", request.id)
+        if not cancelled():
+            self._engine.note_rtf(spoken.synthesis_s, spoken.audio_s)
+        if self._profile:
+            stages = {name: round(value * 1000, 3) for name, value in asdict(times).items() if name != "frames"}
+            logger.info("profile %s", json.dumps({"id": request.id, **stages, "frames_ms": speech.frames_ms}))
+        return spoken
+
+
+class _Speech:
+    """One request on its way from text to ring."""
+
+    def __init__(
+        self,
+        session: TtsSession,
+        source: TextSource,
+        ring: Ring,
+        cancelled: Callable[[], bool],
+        beat: Callable[[], None],
+        *,
+        keep_times: bool,
+    ) -> None:
+        self._session = session
+        self._source = source
+        self._ring = ring
+        self._cancelled = cancelled
+        self._beat = beat
+        self._keep_times = keep_times
+        self._spoken = Spoken()
+        self.frames_ms: list[float] = []
+
+    def run(self, on_first_sample: Callable[[float], None]) -> Spoken:
+        """Speak until all is said or it is cancelled."""
+        session, spoken = self._session, self._spoken
+        while not self._cancelled() and self._feed():
+            self._beat()
+            chunk = self._next_chunk()
             if chunk is None:
                 continue
-            spoken.frames += session.chunk.frames
-            if not self._write(chunk, ring, cancelled, beat):
+            if not self._write(chunk):
                 break
             if spoken.first_sample_at is None:
                 spoken.first_sample_at = monotonic()
                 on_first_sample(spoken.first_sample_at)
             if session.chunk.truncated:
-                self._after_runaway(session, ring, spoken, request.id)
+                self._after_runaway()
         spoken.samples = session.num_samples
-        if not cancelled():
-            self._engine.note_rtf(spoken.synthesis_s, spoken.audio_s)
-        if self._profile:
-            stages = {name: round(value * 1000, 3) for name, value in asdict(times).items() if name != "frames"}
-            logger.info("profile %s", json.dumps({"id": request.id, **stages, "frames_ms": frame_ms}))
         return spoken
 
-    @staticmethod
-    def _feed(session: TtsSession, source: TextSource, cancelled: Callable[[], bool], beat: Callable[[], None]) -> bool:
+    def _next_chunk(self) -> Pcm16 | None:
+        began = perf_counter()
+        chunk = self._session.next_audio_chunk()
+        took = perf_counter() - began
+        self._spoken.synthesis_s += took
+        self._spoken.frames += self._session.chunk.frames if chunk is not None else 0
+        if self._keep_times:
+            self.frames_ms.append(round(took * 1000, 3))
+        return chunk
+
+    def _feed(self) -> bool:
         """Move waiting text into the session; wait for more only when there is nothing to say. False: all said."""
-        waited = 0.0
+        session, source = self._session, self._source
+        waited_s = 0.0
         while not session.finished:
             timeout_s = 0.0 if session.has_work or not source.open else WAIT_S
             try:
@@ -198,12 +232,12 @@ class Synthesizer:
             except queue.Empty:
                 if session.has_work:
                     return True
-                waited += timeout_s
-                beat()
-                if waited >= OPEN_TEXT_TIMEOUT_S:
-                    logger.warning("text left open for %.0f s; taken as ended", waited)
+                waited_s += timeout_s
+                self._beat()
+                if waited_s >= OPEN_TEXT_TIMEOUT_S:
+                    logger.warning("text left open for %.0f s; taken as ended", waited_s)
                     source.end()
-                if cancelled():
+                if self._cancelled():
                     return False
                 continue
             if piece is None:
@@ -212,21 +246,20 @@ class Synthesizer:
                 session.push_text(piece)
         return False
 
-    @staticmethod
-    def _write(chunk: Pcm16, ring: Ring, cancelled: Callable[[], bool], beat: Callable[[], None]) -> bool:
+    def _write(self, chunk: Pcm16) -> bool:
+        """Put a chunk into the ring, waiting while it is full; False if cancelled meanwhile."""
         done = 0
         while done < len(chunk):
-            if cancelled():
+            if self._cancelled():
                 return False
-            done += ring.write(chunk[done:], WAIT_S)
-            beat()
+            done += self._ring.write(chunk[done:], WAIT_S)
+            self._beat()
         return True
 
-    @staticmethod
-    def _after_runaway(session: TtsSession, ring: Ring, spoken: Spoken, request_id: str) -> None:
+    def _after_runaway(self) -> None:
         """Say a segment again with another seed if that can help and nobody has heard it; else keep the cut."""
-        logger.warning("runaway request_id=%s segment=%d", request_id, session.chunk.segment)
-        if session.greedy or session.attempt >= MAX_RETRIES or not ring.unwrite(session.segment_samples):
-            spoken.truncated = True
+        session = self._session
+        if session.greedy or session.attempt >= MAX_RETRIES or not self._ring.unwrite(session.segment_samples):
+            self._spoken.truncated = True
         else:
             session.retry_segment()

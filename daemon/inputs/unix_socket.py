@@ -223,7 +223,8 @@ def bind(path: Path) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX)
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.parent.mkdir(mode=0o700)
         _remove_stale(path)
         os.fchmod(sock.fileno(), _MODE)  # bind takes it over, less the umask: never too open, not even for a moment
         sock.bind(str(path))
