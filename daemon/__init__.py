@@ -2,7 +2,7 @@
 
 The environment is set here, before any native library can load, so that it holds for both commands and for tests:
 onnxruntime's Linux wheel records telemetry unless told not to, OpenMP's default spinning takes whole cores from other
-programs, numpy's OpenBLAS starts threads that have nothing to do, and ggml would start a debugger on a failed assertion.
+programs, numpy's OpenBLAS starts threads that have nothing to do, and ggml would call a debugger on a failed assertion.
 """
 
 import os

@@ -23,8 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.version:
         print(f"crierd {version('crier')}")
         return 0
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1)
+    stderr = os.dup(2)  # 2 itself is redirected while PortAudio, which may abort, opens the device
+    faulthandler.enable(stderr)
+    faulthandler.register(signal.SIGUSR1, stderr)
     places = find_places(os.environ)
     path = args.config or places.config
     try:

@@ -99,16 +99,12 @@ class AnnouncementQueue:
         ids = [item.request.id for item in self._waiting]
         return ids.index(request_id) + (self._playing is not None) if request_id in ids else 0
 
-    def next_deadline(self) -> float | None:
-        """When the next of the waiting expires."""
-        return min((item.deadline for item in self._waiting), default=None)
-
     def update(self, config: QueueConfig) -> None:
         """Use another configuration; what already waits keeps its TTL and its place."""
         self._config = config
 
-    def submit(self, request: SpeakRequest, now: float) -> Decision:
-        """Accept (a ``queued`` event) or refuse (a ``rejected`` event) a request."""
+    def submit(self, request: SpeakRequest, now: float, *, expiry_s: float | None = None) -> Decision:
+        """Accept (a ``queued`` event) or refuse (a ``rejected`` event) a request; ``expiry_s`` caps its TTL."""
         events = self.expire(now)
         if self._is_duplicate(request.id, now):
             return Decision((*events, _rejected(request, Reason.DUPLICATE)))
@@ -121,7 +117,7 @@ class AnnouncementQueue:
         if losers is None:
             return Decision((*events, _rejected(request, Reason.QUEUE_FULL)))
         self._known[request.id] = now
-        self._waiting.insert(self._place(request), _Item(request, now + self._ttl_s(request)))
+        self._waiting.insert(self._place(request), _Item(request, now + self._ttl_s(request, expiry_s)))
         events += tuple(self._end(item, EventType.CANCELLED, reason) for item, reason in losers)
         playing = self._playing
         if playing is None or _RANK[request.priority] >= playing.rank:
@@ -173,13 +169,17 @@ class AnnouncementQueue:
         """The current one's audio has ended or been cut: to be called once for everything taken.
 
         Returns:
-            Its final event, unless it already had one or was put back to be spoken again.
+            Its final event, unless it already had one or was put back to be spoken again. One that was heard to its
+            end before the cut reached the device is not spoken again: it has finished.
         """
-        if self._current is None or self._current.request.id != request_id:
+        item = self._current
+        if item is None or item.request.id != request_id:
             return ()
-        item = self._playing
         self._current = None
-        return (self._end(item, event_type, reason, audio_s=audio_s, truncated=truncated),) if item else ()
+        put_back = item in self._waiting and event_type is not EventType.FINISHED
+        if item.done or put_back:
+            return ()
+        return (self._end(item, event_type, reason, audio_s=audio_s, truncated=truncated),)
 
     def expire(self, now: float) -> Events:
         """End what has waited longer than its TTL."""
@@ -259,10 +259,10 @@ class AnnouncementQueue:
                 return index
         return sum(item.rank <= _RANK[request.priority] for item in self._waiting)
 
-    def _ttl_s(self, request: SpeakRequest) -> float:
-        if request.ttl_s is not None:
-            return request.ttl_s
-        return self._config.critical_ttl_s if request.priority is Priority.CRITICAL else self._config.ttl_s
+    def _ttl_s(self, request: SpeakRequest, expiry_s: float | None) -> float:
+        default_s = self._config.critical_ttl_s if request.priority is Priority.CRITICAL else self._config.ttl_s
+        ttl_s = default_s if request.ttl_s is None else request.ttl_s
+        return ttl_s if expiry_s is None else min(ttl_s, expiry_s)
 
     def _interrupt(self, playing: _Item) -> Events:
         """Put a normal back to the head of the normals if it may be spoken again, else end it."""

@@ -3,21 +3,19 @@
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
-import threading
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from daemon import log
 from daemon.audio.sink import open_sink
 from daemon.config import Config, load_config
 from daemon.engine.engine import Engine
-from daemon.errors import ConfigError
-from daemon.inputs.messages import Limits
+from daemon.errors import ConfigError, EngineError
 from daemon.inputs.mqtt import MqttInput
 from daemon.inputs.mqtt_credentials import read_password
 from daemon.inputs.unix_socket import UnixSocketServer
@@ -29,10 +27,13 @@ from daemon.systemd import Heartbeats, Notifier, listen_sockets, watchdog_interv
 logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
-SILENT_THREAD_S = 20.0
-"""A thread that has not beaten for this long is stuck: the watchdog is no longer fed."""
+SILENT_THREAD_S = 60.0
+"""A thread that has not beaten for this long hangs or has died: the process gives up, to be started again.
+
+Longer than a big model takes to be loaded anew after a failure."""
 DRAIN_S = 1.0
 """How long speech may go on after SIGTERM."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 RELOADABLE = ("queue", "log")
 
 
@@ -59,27 +60,34 @@ class App:
         self._notifier = Notifier(surroundings.environ)
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
-        self._stop = threading.Event()
-        self._reload = False
         self._mqtt: MqttInput | None = None
+        self._exit_code = 0
+        self._stuck = False
 
     def run(self) -> int:
-        """Serve until SIGTERM or SIGINT; return the exit code."""
+        """Serve until SIGTERM or SIGINT; return the exit code.
+
+        The signals are taken in ``_serve``, where nothing is half done. They are blocked first, because a thread that a
+        library starts would take them otherwise.
+        """
         began = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with contextlib.ExitStack() as stack:
             service = self._start(stack)
             gc.collect()
             gc.freeze()
             self._notifier.ready()
             logger.info("ready startup_s=%.2f", time.monotonic() - began)
-            return self._serve(service)
+            self._exit_code = self._serve(service)
+        return self._exit_code
 
     def _start(self, stack: contextlib.ExitStack) -> Service:
         """Load everything, then start the threads; ``stack`` undoes it in reverse."""
         config, places = self._config, self._surroundings.places
         password = read_password(config.mqtt, places.credentials)
         sink = open_sink(config.audio)
-        engine = stack.enter_context(Engine(config.engine))
+        engine = Engine(config.engine)
+        stack.callback(self._close_engine, engine)
         engine.self_test()
         service = Service(
             config,
@@ -89,23 +97,19 @@ class App:
             metrics=self._metrics,
             beat=self._heartbeats.beat,
         )
-        limits = Limits(max_chars=config.text.max_chars)
-        server = self._open_socket(service, limits)
+        server = self._open_socket(service)
         stack.callback(server.close)
         if config.mqtt.enabled:
             self._mqtt = MqttInput(
                 config.mqtt,
                 service,
-                queue=config.queue,
                 password=password,
-                limits=limits,
                 beat=lambda: self._heartbeats.beat("mqtt"),
             )
             service.listen(self._mqtt.on_event, self._mqtt.on_state)
             stack.callback(self._mqtt.close)
         service.listen(server.on_event)
-        self._handle_signals()
-        stack.callback(service.close, drain_s=DRAIN_S)
+        stack.callback(self._close_service, service)
         stack.callback(self._notifier.stopping)
         service.start()
         server.start()
@@ -113,7 +117,18 @@ class App:
             self._mqtt.start()
         return service
 
-    def _open_socket(self, service: Service, limits: Limits) -> UnixSocketServer:
+    def _close_service(self, service: Service) -> None:
+        self._stuck = not service.close(drain_s=DRAIN_S)
+
+    def _close_engine(self, engine: Engine) -> None:
+        """Last of all. A thread that hangs in a driver or a model cannot be ended, nor its models freed under it."""
+        if self._stuck:
+            logger.critical("a thread does not end; leaving without it")
+            logging.shutdown()
+            os._exit(self._exit_code)
+        engine.close()
+
+    def _open_socket(self, service: Service) -> UnixSocketServer:
         activated = listen_sockets(self._surroundings.environ, self._surroundings.pid)
         named = self._config.socket.path
         path = Path(named) if named else None
@@ -127,7 +142,6 @@ class App:
             service,
             path=path,
             activated=activated,
-            limits=limits,
             beat=lambda: self._heartbeats.beat("socket"),
         )
         server.open()
@@ -138,38 +152,27 @@ class App:
         watchdog_s = watchdog_interval_s(self._surroundings.environ, self._surroundings.pid)
         wait_s = min(TICK_S, watchdog_s or TICK_S)
         told = ""
-        repeated = log.RateLimited(logger, 60.0)
-        while not self._stop.wait(wait_s):
+        while True:
+            caught = signal.sigtimedwait(SIGNALS, wait_s)
+            if caught is not None and caught.si_signo != signal.SIGHUP:
+                return 0
+            if caught is not None:
+                self._reload_config(service)
             if service.fatal is not None:
                 logger.critical("giving up: %s", service.fatal)
                 return service.fatal.exit_code
-            if self._reload:
-                self._reload = False
-                self._reload_config(service)
+            silent = self._heartbeats.late(time.monotonic(), SILENT_THREAD_S)
+            if silent:
+                logger.critical("giving up: silent for %.0f s: %s", SILENT_THREAD_S, ", ".join(silent))
+                return EngineError.exit_code
             service.tick()
             if self._mqtt is not None:
                 self._metrics.set_reconnects(self._mqtt.reconnects)
-            silent = self._heartbeats.late(time.monotonic(), SILENT_THREAD_S)
-            if silent:
-                repeated.log(logging.ERROR, "threads silent for %.0f s: %s", SILENT_THREAD_S, ", ".join(silent))
-            else:
-                self._notifier.watchdog()
+            self._notifier.watchdog()
             state = service.state()
             told, line = f"{state.state}, {state.queue} waiting", told
             if told != line:
                 self._notifier.status(told)
-        return 0
-
-    def _handle_signals(self) -> None:
-        def on_stop(_signal: int, _frame: Any) -> None:
-            self._stop.set()
-
-        def on_reload(_signal: int, _frame: Any) -> None:
-            self._reload = True
-
-        signal.signal(signal.SIGTERM, on_stop)
-        signal.signal(signal.SIGINT, on_stop)
-        signal.signal(signal.SIGHUP, on_reload)
 
     def _reload_config(self, service: Service) -> None:
         """Take what can be taken from a changed config file; say what needs a restart. A bad file changes nothing."""

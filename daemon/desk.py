@@ -89,6 +89,11 @@ class Desk:
         finally:
             self.outbox.deliver()
 
+    def will_speak(self, request: SpeakRequest) -> bool:
+        """Whether a request just accepted is about to be heard, rather than muted, held by a pause, or dropped."""
+        held = self.queue.paused or self.settings.mute
+        return request.id in self.entries and (request.priority is Priority.CRITICAL or not held)
+
     def wake(self) -> None:
         """There may be something to do for the synth thread."""
         self.version += 1

@@ -39,10 +39,10 @@ class Metrics:
         with self._lock:
             self._rtf.append(rtf)
 
-    def add_underrun(self, ms: float) -> None:
-        """Count an utterance with ``ms`` of silence where speech should have been."""
+    def add_underruns(self, count: int, ms: float) -> None:
+        """Count gaps inside an utterance, ``ms`` long together, where speech should have been."""
         with self._lock:
-            self._underruns += 1
+            self._underruns += count
             self._underrun_ms += ms
 
     def count_runaway(self) -> None:

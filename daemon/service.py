@@ -74,6 +74,7 @@ class Service:
         )
         self._player = self._desk.player = Player(sink, ring, config.audio, self._loop, lambda: beat("audio"))
         self._player.set_volume(settings.volume)
+        self._saved = settings
 
     def _known_voice(self, settings: Settings) -> Settings:
         """Forget a saved voice that this bundle does not have."""
@@ -98,8 +99,12 @@ class Service:
         self._player.start()
         self._loop.start()
 
-    def close(self, *, drain_s: float) -> None:
-        """Stop. What is being heard may go on for ``drain_s`` seconds, then it is cut; all else ends as stopped."""
+    def close(self, *, drain_s: float) -> bool:
+        """Stop. What is being heard may go on for ``drain_s`` seconds, then it is cut; all else ends as stopped.
+
+        Returns:
+            Whether both threads have ended. If not, the engine is still in use and must not be closed.
+        """
         desk = self._desk
         with desk.open():
             desk.stopping = True
@@ -111,8 +116,8 @@ class Service:
             if job.speaking and not desk.queue.paused:
                 job.done.wait(drain_s)
             self.stop("all")
-        self._loop.join(2.0)
-        self._player.close(1.0)
+        self._save_settings()
+        return all([self._loop.join(2.0), self._player.close(1.0)])
 
     def reload(self, config: QueueConfig) -> None:
         """Take new queue settings."""
@@ -120,11 +125,21 @@ class Service:
             self._desk.queue.update(config)
 
     def tick(self) -> None:
-        """Once a second, from main: let what has waited too long expire."""
+        """Once a second, from main: let what has waited too long expire, and write changed settings.
+
+        Not in ``set``: waiting for a slow disk there would hold the lock that the audio thread needs.
+        """
         with self._desk.open():
             self._desk.publish(self._desk.queue.expire(monotonic()))
+        self._save_settings()
 
-    def say(self, request: SpeakRequest, *, more: bool = False) -> Accepted:
+    def _save_settings(self) -> None:
+        settings = self._desk.settings
+        if settings is not self._saved:
+            save_settings(self._settings_path, settings)
+            self._saved = settings
+
+    def say(self, request: SpeakRequest, *, more: bool = False, expiry_s: float | None = None) -> Accepted:
         """Queue a request; a refusal is published as an event, and raised."""
         try:
             self._check(request, more=more)
@@ -132,31 +147,34 @@ class Service:
             if err.code in _EVENT_REASONS:
                 self.reject(_EVENT_REASONS[err.code], request.id)
             raise
-        return self._submit(request, more=more)
+        return self._submit(request, more=more, expiry_s=expiry_s)
 
     def _check(self, request: SpeakRequest, *, more: bool) -> None:
         if len(request.text) > self._max_chars:
-            raise BadRequestError("too_long", f"{len(request.text)} characters of text; at most {self._max_chars}")
+            raise BadRequestError(
+                "too_long", f"text is limited to {self._max_chars} characters, got {len(request.text)}"
+            )
         self._engine.voices.get(request.voice or self._desk.settings.voice, request.lang)
         if not more and not self._synthesizer.readable(request.text):
             raise BadRequestError("empty", "nothing in the text can be spoken")
 
-    def _submit(self, request: SpeakRequest, *, more: bool) -> Accepted:
+    def _submit(self, request: SpeakRequest, *, more: bool, expiry_s: float | None) -> Accepted:
         wait_s = self._loop.expected_wait_s(request.text)
         desk = self._desk
         with desk.open():
             if desk.stopping:
                 raise BadRequestError("queue_full", "the daemon is shutting down")
             now = monotonic()
-            decision = desk.queue.submit(request, now)
+            decision = desk.queue.submit(request, now, expiry_s=expiry_s)
             refusal = next((e for e in decision.events if e.event_type is EventType.REJECTED), None)
             if refusal is None:
                 desk.entries[request.id] = Entry(TextSource(request.text, more=more), now)
-                self._player.wake()
             desk.apply(decision, wait_s=wait_s)
             if refusal is not None:
                 full = refusal.reason is Reason.QUEUE_FULL
                 raise BadRequestError("queue_full" if full else "bad_request", f"{refusal.reason}: {request.id}")
+            if desk.job is None and desk.will_speak(request):
+                self._player.wake()
             desk.wake()
             return Accepted(request.id, desk.queue.position(request.id))
 
@@ -221,7 +239,6 @@ class Service:
                 self._player.set_volume(desk.settings.volume)
                 desk.apply(desk.queue.set_mute(desk.settings.mute, monotonic()))
                 desk.wake()
-                save_settings(self._settings_path, desk.settings)
 
     def state(self) -> State:
         """The state right now."""
@@ -232,6 +249,7 @@ class Service:
         manifest = self._engine.bundle.manifest
         return {
             **self.state().to_wire(),
+            "audio_latency_ms": round(self._player.latency_s * 1000),
             "bundle": manifest.name,
             "recipe": manifest.recipe,
             "threads": self._engine.num_threads,

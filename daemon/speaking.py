@@ -45,7 +45,7 @@ class SpeakingLoop:
         self._ring = ring
         self._metrics = metrics
         self._beat = beat
-        self._underrun_samples = 0
+        self._underruns = (0, 0)
         self._thread = threading.Thread(target=self._run, name="synth")
         self.fatal: SpeechError | None = None
 
@@ -53,9 +53,10 @@ class SpeakingLoop:
         """Start the thread."""
         self._thread.start()
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread to end (``desk.stopping`` has been set)."""
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end (``desk.stopping`` has been set); whether it has."""
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def expected_wait_s(self, text: str) -> float | None:
         """How long playback is held back because synthesis is slower than real time; None where it is not."""
@@ -99,6 +100,7 @@ class SpeakingLoop:
         if entry.attempts > 1:
             entry.source = TextSource(entry.source.text, more=entry.source.open)
         job = Job(request, entry.source, f"{request.id}#{entry.attempts}", entry.accepted_at)
+        logger.debug("speak request_id=%s attempt=%d text=%r", request.id, entry.attempts, entry.source.text)
         self._ring.clear()
         self._desk.player.resume()
         self._desk.player.begin(job.utterance, volume=request.volume, prebuffer_samples=self._prebuffer(job))
@@ -161,6 +163,8 @@ class SpeakingLoop:
                 truncated=spoken.truncated or None,
             )
             desk.job = None
+            if desk.last is not None and desk.last.id == job.request.id:
+                desk.last = job.request.model_copy(update={"text": job.source.text})  # it may have grown since
             desk.publish(events)
         underrun_ms = self._measure(spoken)
         logger.info(
@@ -179,10 +183,10 @@ class SpeakingLoop:
             self._metrics.add_rtf(spoken.rtf)
         if spoken.truncated:
             self._metrics.count_runaway()
-        seen, self._underrun_samples = self._underrun_samples, self._desk.player.underrun_samples
-        underrun_ms = (self._underrun_samples - seen) * 1000 / SAMPLE_RATE
-        if underrun_ms:
-            self._metrics.add_underrun(underrun_ms)
+        player, (count, samples) = self._desk.player, self._underruns
+        self._underruns = (player.underrun_count, player.underrun_samples)
+        underrun_ms = (self._underruns[1] - samples) * 1000 / SAMPLE_RATE
+        self._metrics.add_underruns(self._underruns[0] - count, underrun_ms)
         return underrun_ms
 
     def _recover(self) -> None:
@@ -190,7 +194,7 @@ class SpeakingLoop:
             self._engine.rebuild()
         except SpeechError as err:
             logger.critical("engine cannot be rebuilt: %s", err)
-            self._give_up(err)
+            self._give_up(EngineError(str(err)))  # not a ModelError: starting again may well help
 
     # PlayerListener, on the audio thread
 

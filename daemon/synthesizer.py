@@ -244,6 +244,7 @@ class _Speech:
                 session.flush()
             else:
                 session.push_text(piece)
+                waited_s = 0.0
         return False
 
     def _write(self, chunk: Pcm16) -> bool:

@@ -4,13 +4,14 @@ Shape letters, the same everywhere: T frames, Q codebooks, C codebook size, D wi
 Batch is 1 and has no letter.
 """
 
+import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Pcm16 = NDArray[np.int16]
 """int16 [S], 24 kHz mono."""
@@ -20,6 +21,17 @@ Array = NDArray[Any]
 
 SAMPLE_RATE = 24_000
 """Hz, of everything between codec and sink."""
+
+
+def _one_line(name: str) -> str:
+    """Names are written to logs and topics: no control characters, no line breaks."""
+    if any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in name):
+        raise ValueError("control characters and line breaks are not allowed")
+    return name
+
+
+RequestId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line)]
+VoiceName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_line)]
 
 
 class Priority(StrEnum):
@@ -83,10 +95,10 @@ class SpeakRequest(_Value):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     text: str
-    id: Annotated[str, Field(min_length=1, max_length=128)]
+    id: RequestId
     priority: Annotated[Priority, BeforeValidator(_priority)] = Priority.NORMAL
-    voice: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    key: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    voice: VoiceName | None = None
+    key: RequestId | None = None
     ttl_s: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] | None = None
     """Seconds until speech must have started; None is the priority's default."""
     volume: Annotated[int, Field(ge=0, le=100)] | None = None
@@ -155,7 +167,7 @@ class SettingsChange(_Value):
     volume_step: Annotated[int, Field(ge=-100, le=100)] | None = None
     """Added to the volume, then clamped to 0..100."""
     mute: bool | None = None
-    voice: str | None = None
+    voice: VoiceName | None = None
 
 
 class VoiceInfo(_Value):
@@ -202,8 +214,14 @@ class Speaker(Protocol):
     Raises (all of them): BadRequestError with the wire's error code.
     """
 
-    def say(self, request: SpeakRequest, *, more: bool = False) -> Accepted:
-        """Queue a request. ``more`` leaves its text open for ``append``. A refusal has been published as an event."""
+    def say(self, request: SpeakRequest, *, more: bool = False, expiry_s: float | None = None) -> Accepted:
+        """Queue a request. A refusal has been published as an event.
+
+        Args:
+            request: what to say.
+            more: leave its text open for ``append``.
+            expiry_s: what is left of its message's expiry: caps the TTL, whether that is its own or the default.
+        """
         ...
 
     def append(self, request_id: str, text: str) -> None:

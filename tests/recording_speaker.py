@@ -55,13 +55,17 @@ class RecordingSpeaker:
             self.calls.append(call)
             self._changed.notify_all()
 
-    def say(self, request: SpeakRequest, *, more: bool = False) -> Accepted:
+    def say(self, request: SpeakRequest, *, more: bool = False, expiry_s: float | None = None) -> Accepted:
+        if len(request.text) > 2000:
+            self._refuse(Reason.TOO_LONG, request.id, "text is limited to 2000 characters")
+        if not more and not request.text.strip():
+            self._refuse(Reason.EMPTY, request.id, "nothing to say")
         if request.voice == "nobody":
             raise BadRequestError("unknown_voice", "no voice nobody")
         if request.text == "bug":
             raise RuntimeError("bug")
         self.last_text = request.text
-        self._record("say", request, more)
+        self._record("say", request, more, expiry_s)
         self.emit(Event(event_type=EventType.QUEUED, id=request.id))
         if not more:
             self._finish(request.id)
@@ -71,6 +75,10 @@ class RecordingSpeaker:
         if self.finish is not None:
             self.emit(Event(event_type=EventType.STARTED, id=request_id))
             self.emit(Event(event_type=self.finish, id=request_id, reason=self.reason))
+
+    def _refuse(self, reason: Reason, request_id: str, message: str) -> None:
+        self.reject(reason, request_id)
+        raise BadRequestError(str(reason), message)
 
     def append(self, request_id: str, text: str) -> None:
         self._record("append", request_id, text)

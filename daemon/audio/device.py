@@ -12,7 +12,7 @@ from daemon.values import Pcm16
 logger = logging.getLogger(__name__)
 
 _BACKOFF_MIN_S = 0.5
-_BACKOFF_MAX_S = 5.0
+_BACKOFF_MAX_S = 30.0
 
 
 class Device:
@@ -26,12 +26,11 @@ class Device:
     def __init__(self, sink: Sink, on_ok: Callable[[bool], None]) -> None:
         self._sink = sink
         self._on_ok = on_ok
-        self._ok = True
+        self.ok = True
+        """What ``on_ok`` was told last."""
         self._failures = 0
         self._retry_at_s = 0.0
         self.is_open = False
-        self.writing_since: float | None = None
-        """When the write that is under way began (monotonic); read by the watchdog."""
 
     @property
     def latency_s(self) -> float:
@@ -45,6 +44,7 @@ class Device:
     def retry_now(self) -> None:
         """Let the next ``open`` try at once: there is something to say."""
         self._retry_at_s = 0.0
+        self._failures = 0
 
     def open(self) -> bool:
         """Open the sink, unless it failed too short a time ago; return whether it is open."""
@@ -60,17 +60,14 @@ class Device:
 
     def write(self, block: Pcm16) -> bool:
         """Write to the open sink; False if the device has gone, which also closes it."""
-        self.writing_since = time.monotonic()
         try:
             self._sink.write(block)
         except AudioError as err:
             self._failed(err)
             return False
-        finally:
-            self.writing_since = None
         self._failures = 0
-        if not self._ok:
-            self._ok = True
+        if not self.ok:
+            self.ok = True
             logger.info("audio back sink=%s", self._sink.name)
             self._on_ok(True)
         return True
@@ -86,7 +83,7 @@ class Device:
         # Jitter keeps speakers that share a server apart; it is no secret.
         self._retry_at_s = time.monotonic() + delay_s * random.uniform(0.75, 1.0)  # noqa: S311
         self._failures = min(self._failures + 1, 10)
-        if self._ok:
-            self._ok = False
+        if self.ok:
+            self.ok = False
             logger.warning("audio lost sink=%s error=%s", self._sink.name, err)
             self._on_ok(False)

@@ -21,6 +21,7 @@ from daemon.values import SAMPLE_RATE, Pcm16
 
 _WAKE_SAMPLES = 2 * SAMPLE_RATE
 """Silence that follows ``wake`` if no utterance comes of it."""
+_CLOSING_TAIL_MS = 100
 _REST_S = 1.0
 """Said when nothing is to be done: the heartbeat sets how long the thread may sleep."""
 
@@ -138,6 +139,7 @@ class Playback:
     def cut_all(self) -> None:
         """Cut everything and forget ``wake``."""
         self._wake = 0
+        self._tail = min(self._tail, self._tail_samples())
         for item in [*self._next, self._current]:
             if item is not None:
                 self.cut(item.name, self._ring.total_written)
@@ -198,7 +200,8 @@ class Playback:
 
     def _device_wanted(self) -> bool:
         playing = self._current is not None and not self.paused
-        return playing or self._tail > 0 or self._wake > 0 or (self._config.keep_open and not self.closing)
+        kept = (self._config.keep_open or not self.device.ok) and not self.closing  # lost: until it takes a block again
+        return playing or self._tail > 0 or self._wake > 0 or kept
 
     def _have_device(self) -> bool:
         if self.device.is_open:
@@ -269,7 +272,7 @@ class Playback:
         self._sounding = count == len(self._block)
         self._quiet = len(self._block) - count
         self._quiet_needed = 0
-        self._tail = self._samples(self.device.latency_s + self._config.tail_ms / 1000) - self._quiet
+        self._tail = self._tail_samples() - self._quiet
         if not item.started:
             item.started = True
             self._listener.on_started(item.name, time.monotonic())
@@ -289,6 +292,11 @@ class Playback:
         fade_out(self._block, count)
         if self.device.write(self._block):
             self._wrote_speech(item, count)
+
+    def _tail_samples(self) -> int:
+        """Silence after speech; at the end of the program no more than it takes for the speech to be heard."""
+        tail_ms = min(self._config.tail_ms, _CLOSING_TAIL_MS) if self.closing else self._config.tail_ms
+        return self._samples(self.device.latency_s + tail_ms / 1000)
 
     @staticmethod
     def _samples(seconds: float) -> int:

@@ -95,11 +95,6 @@ class Player:
         self._playback.volume = percent
 
     @property
-    def writing_since(self) -> float | None:
-        """When the write that is under way began (monotonic): a watchdog may give up on one that hangs."""
-        return self._playback.device.writing_since
-
-    @property
     def latency_s(self) -> float:
         """From a write to what is heard; true while the device is open."""
         return self._playback.device.latency_s

@@ -83,7 +83,7 @@ class LimitsTable(_Table):
     """
 
     context: Annotated[int, Field(ge=16)]
-    max_text_tokens: Annotated[int, Field(ge=4)]
+    max_text_tokens: Annotated[int, Field(ge=8)]
     """Longest segment, BOS and EOT included."""
     seconds_per_token: Annotated[float, Field(gt=0)]
     min_ratio: Annotated[float, Field(ge=0, le=1)]
@@ -160,6 +160,8 @@ class Manifest(_Table):
         missing = [role for role in REQUIRED if role not in self.files]
         if missing:
             raise ValueError(f"no entry for {', '.join(missing)} in [files]")
+        if self.codec.delay_samples > self.audio.samples_per_frame:
+            raise ValueError(f"codec.delay_samples is more than a frame, {self.audio.samples_per_frame}")
         if self.default_voice not in self.voices:
             raise ValueError(f"default_voice {self.default_voice} is not in [voices]")
         return self

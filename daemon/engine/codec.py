@@ -31,6 +31,9 @@ class CodecDecoder:
         if codes[0] != np.int64 or codes[1][:2] != (1, audio.num_codebooks):
             raise ModelError(f"{path}: codes are {codes}, expected int64 [1, {audio.num_codebooks}, T]")
         self.samples_per_frame = audio.samples_per_frame
+        pcm = model.outputs.get("pcm", (None, ()))
+        if pcm[0] != np.float32 or len(pcm[1]) != 2:
+            raise ModelError(f"{path}: pcm is {pcm}, expected float32 [1, samples]")
         self.delay_samples = codec.delay_samples
         self._codes = np.zeros((1, audio.num_codebooks, 1), np.int64)
         self._pcm = np.zeros((1, self.samples_per_frame), np.float32)

@@ -116,10 +116,11 @@ class LlamaModel:
         for i in range(count):
             batch.pos[i] = position + i
         status = llama_cpp.llama_decode(self._context, batch)
-        if status != 0:
-            raise EngineError(f"{self._path.name}: llama_decode returned {status} at position {position}")
+        output = llama_cpp.llama_get_embeddings_ith(self._context, -1) if status == 0 else None
+        if not output:
+            reason = f" ({_last_error})" if _last_error else ""
+            raise EngineError(f"{self._path.name}: llama_decode returned {status} at position {position}{reason}")
         self.position = position + count
-        output = llama_cpp.llama_get_embeddings_ith(self._context, -1)
         ctypes.memmove(self._hidden_address, output, self.hidden.nbytes)
 
     def step(self, embedding: F32) -> F32:
@@ -143,10 +144,6 @@ class LlamaModel:
         elif not llama_cpp.llama_memory_seq_rm(self._memory, 0, position, -1):
             raise EngineError(f"{self._path.name}: cannot rewind to position {position}")
         self.position = position
-
-    def set_threads(self, count: int) -> None:
-        """Change the number of threads of a live context; the results keep their bits (models.md, measured)."""
-        llama_cpp.llama_set_n_threads(self._context, count, count)
 
     def save_state(self, path: Path) -> None:
         """Write the KV cache to a file; ``load_state`` restores it to the bit.

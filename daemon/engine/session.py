@@ -13,7 +13,7 @@ from daemon.engine.families.csm import CsmModel
 from daemon.engine.sampling import Sampling
 from daemon.values import SAMPLE_RATE, Pcm16, Segment, Segmenter
 
-FADE_SAMPLES = SAMPLE_RATE // 50
+CUT_FADE_SAMPLES = SAMPLE_RATE // 50
 """20 ms, the end of a segment that is cut."""
 
 
@@ -162,7 +162,7 @@ class TtsSession:
         self._model.times.codec += perf_counter() - began
         truncated = spoken and self._model.ran_away
         if truncated:
-            fade_out(self._buffer[:count])
+            _fade_out(self._buffer[:count])
         if truncated or not spoken:
             self._current = None
         self.chunk = Chunk(self._sample, segment.offset, int(spoken), self._segments_started - 1, truncated)
@@ -175,7 +175,7 @@ def default_seed(text: str, voice: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{voice}\0{text}".encode()).digest()[:4], "big")
 
 
-def fade_out(samples: Pcm16) -> None:
+def _fade_out(samples: Pcm16) -> None:
     """Fade the last 20 ms of int16 [S] to zero in place."""
-    tail = samples[-FADE_SAMPLES:]
+    tail = samples[-CUT_FADE_SAMPLES:]
     tail[:] = tail * np.linspace(1.0, 0.0, len(tail), dtype=np.float32)

@@ -3,33 +3,29 @@
 Pure: no I/O and no clock. Whatever the bytes are, the parsers return an operation or raise BadRequestError.
 """
 
+import codecs
 import difflib
 import json
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from daemon.errors import BadRequestError
-from daemon.values import Reason, SettingsChange, Speaker, SpeakRequest
+from daemon.values import Reason, RequestId, SettingsChange, Speaker, SpeakRequest
 
-_Id = Annotated[str, Field(min_length=1, max_length=128)]
 _Model = TypeVar("_Model", bound=BaseModel)
 _VOLUME = re.compile(r"([+-]?)([0-9]{1,3})")
+_REQUEST_ID = TypeAdapter[str](RequestId)
 NO_SPEED = "speed is not supported yet"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a message may be at most; checked before it is parsed."""
-
-    max_message_bytes: int = 65_536
-    max_chars: int = 2000
+MAX_MESSAGE_BYTES = 65_536
+"""Longer messages are refused before anything in them is looked at. (The text's own limit is the speaker's matter.)"""
 
 
 class _Op(BaseModel):
@@ -41,25 +37,27 @@ class Say(_Op):
 
     request: SpeakRequest
     more: bool = False
+    expiry_s: float | None = None
+    """What is left of the message's expiry (MQTT 5)."""
 
 
 class Append(_Op):
     """More text for an open request."""
 
-    id: _Id
+    id: RequestId
     text: str
 
 
 class End(_Op):
     """Close an open request's text."""
 
-    id: _Id
+    id: RequestId
 
 
 class Stop(_Op):
     """Silence: all, current or an id."""
 
-    what: _Id = "all"
+    what: RequestId = "all"
 
 
 class Set(_Op):
@@ -87,36 +85,30 @@ def to_json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def parse_line(line: bytes, limits: Limits) -> Op:
+def parse_line(line: bytes) -> Op:
     """Parse one line of the Unix socket, without its newline.
 
     Raises:
         BadRequestError: always and only this, with the wire's code.
     """
-    check_size(line, limits)
-    if not line.lstrip().startswith(b"{"):
-        return Say(request=build_request({"text": decode_text(line).strip()}, limits))
+    check_size(line)
+    if not looks_like_json(line):
+        return Say(request=build_request({"text": decode_text(line).strip()}))
     data = parse_object(line)
     name = data.pop("op", None)
     if not isinstance(name, str) or name not in _PARSERS:
         raise BadRequestError("unknown_op", f"op must be one of {', '.join(_PARSERS)}, got {ascii(name)[:80]}")
-    return _PARSERS[name](data, limits)
+    return _PARSERS[name](data)
 
 
-def _parse_say(data: dict[str, Any], limits: Limits) -> Say:
+def _parse_say(data: dict[str, Any]) -> Say:
     more = data.pop("more", False)
     if not isinstance(more, bool):
         raise BadRequestError("bad_request", "more must be true or false", given_id(data))
-    return Say(request=build_request(data, limits, more=more), more=more)
+    return Say(request=build_request(data, more=more), more=more)
 
 
-def _parse_append(data: dict[str, Any], limits: Limits) -> Append:
-    append = validate(Append, data)
-    _check_text(append.text, limits, append.id, blank=True)
-    return append
-
-
-def _parse_set(data: dict[str, Any], _limits: Limits) -> Set:
+def _parse_set(data: dict[str, Any]) -> Set:
     """Keys: volume (a number, or a step as text), mute, voice, speed."""
     speed = data.pop("speed", None)
     if speed not in (None, 1):
@@ -131,17 +123,17 @@ def _parse_set(data: dict[str, Any], _limits: Limits) -> Set:
     return Set(change=change)
 
 
-def _parse_plain(name: str, data: dict[str, Any], _limits: Limits) -> Command:
+def _parse_plain(name: str, data: dict[str, Any]) -> Command:
     if data:
         raise BadRequestError("bad_request", f"{name} takes no other keys, got {ascii(next(iter(data)))[:80]}")
     return validate(Command, {"name": name})
 
 
-_PARSERS: dict[str, Callable[[dict[str, Any], Limits], Op]] = {
+_PARSERS: dict[str, Callable[[dict[str, Any]], Op]] = {
     "say": _parse_say,
-    "append": _parse_append,
-    "end": lambda data, _limits: validate(End, data),
-    "stop": lambda data, _limits: validate(Stop, data),
+    "append": lambda data: validate(Append, data),
+    "end": lambda data: validate(End, data),
+    "stop": lambda data: validate(Stop, data),
     "set": _parse_set,
     **{name: partial(_parse_plain, name) for name in ("pause", "resume", "repeat", "status", "voices", "subscribe")},
 }
@@ -177,8 +169,8 @@ def rejection(err: BadRequestError) -> Reason:
 
 def _perform(op: Op, speaker: Speaker) -> dict[str, Any]:
     match op:
-        case Say(request=request, more=more):
-            accepted = speaker.say(request, more=more)
+        case Say(request=request, more=more, expiry_s=expiry_s):
+            accepted = speaker.say(request, more=more, expiry_s=expiry_s)
             return {"id": accepted.id, "queue": accepted.queue}
         case Append(id=request_id, text=text):
             speaker.append(request_id, text)
@@ -210,24 +202,21 @@ def _command(name: str, speaker: Speaker) -> dict[str, Any]:
     return {}
 
 
-def check_size(message: bytes, limits: Limits) -> None:
+def check_size(message: bytes) -> None:
     """Refuse what is too long, before anything is parsed."""
-    if len(message) > limits.max_message_bytes:
-        raise BadRequestError("too_long", f"a message is limited to {limits.max_message_bytes} bytes")
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise BadRequestError("too_long", f"a message is limited to {MAX_MESSAGE_BYTES} bytes")
 
 
-def _check_text(text: str, limits: Limits, request_id: str, *, blank: bool) -> None:
-    if len(text) > limits.max_chars:
-        message = f"text is limited to {limits.max_chars} characters, got {len(text)}"
-        raise BadRequestError("too_long", message, request_id)
-    if not blank and not text.strip():
-        raise BadRequestError("empty", "nothing to say", request_id)
+def looks_like_json(payload: bytes) -> bool:
+    """Whether it is meant as an object: such a payload is never read aloud."""
+    return payload.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
 
 
 def decode_text(payload: bytes) -> str:
-    """UTF-8 or a refusal."""
+    """UTF-8 (a byte order mark is dropped) or a refusal."""
     try:
-        return payload.decode("utf-8")
+        return payload.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise BadRequestError("bad_request", f"not valid UTF-8 at byte {err.start}") from None
 
@@ -235,7 +224,7 @@ def decode_text(payload: bytes) -> str:
 def parse_object(payload: bytes) -> dict[str, Any]:
     """A JSON object or a refusal."""
     try:
-        data = from_json(payload, allow_inf_nan=False)
+        data = from_json(payload.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
     except ValueError as err:
         raise BadRequestError("bad_json", f"not valid JSON: {err}") from None
     if not isinstance(data, dict):
@@ -245,18 +234,19 @@ def parse_object(payload: bytes) -> dict[str, Any]:
 
 def given_id(data: Mapping[str, Any]) -> str | None:
     """The id that a request gave itself, if it is usable."""
-    given = data.get("id")
-    return given if isinstance(given, str) and 0 < len(given) <= 128 else None
+    try:
+        return _REQUEST_ID.validate_python(data.get("id"), strict=True)
+    except ValidationError:
+        return None
 
 
-def build_request(data: dict[str, Any], limits: Limits, *, more: bool = False) -> SpeakRequest:
+def build_request(data: dict[str, Any], *, more: bool = False) -> SpeakRequest:
     """A request of these keys, with an id; ``more`` lets its text be empty."""
     if data.get("id") is None:
         data["id"] = make_id()
     if more:
         data.setdefault("text", "")
     request = validate(SpeakRequest, data)
-    _check_text(request.text, limits, request.id, blank=more)
     if request.speed not in (None, 1):
         raise BadRequestError("bad_request", NO_SPEED, request.id)
     return request

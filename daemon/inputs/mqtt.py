@@ -20,8 +20,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from daemon.config import MqttConfig, QueueConfig
-from daemon.inputs.messages import Limits, to_json
+from daemon.config import MqttConfig
+from daemon.inputs.messages import to_json
 from daemon.inputs.mqtt_commands import MqttCommands, OnceLog
 from daemon.inputs.mqtt_credentials import tls_context
 from daemon.inputs.mqtt_messages import Hints, state_payloads
@@ -47,15 +47,13 @@ class MqttInput:
         config: MqttConfig,
         speaker: Speaker,
         *,
-        queue: QueueConfig,
         password: str | None,
-        limits: Limits,
         beat: Callable[[], None],
     ) -> None:
         self._config = config
         self._speaker = speaker
         self._log = OnceLog()
-        self._commands = MqttCommands(config, speaker, queue, limits, self._log)
+        self._commands = MqttCommands(config, speaker)
         self._password = password
         self._beat = beat
         self._prefix = f"{config.base_topic}/{config.node}/"

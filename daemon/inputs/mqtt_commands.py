@@ -4,15 +4,18 @@ import logging
 import time
 from typing import Any
 
-from daemon.config import MqttConfig, QueueConfig
+from daemon.config import MqttConfig
 from daemon.errors import BadRequestError
-from daemon.inputs.messages import Limits, Op, Say, execute, failure, rejection
-from daemon.inputs.mqtt_messages import COMMANDS, Hints, cap_ttl, parse_command
-from daemon.values import Priority, Reason, Speaker
+from daemon.inputs.messages import execute, failure, rejection
+from daemon.inputs.mqtt_messages import COMMANDS, Hints, parse_command
+from daemon.log import RateLimited
+from daemon.values import Reason, Speaker
 
 logger = logging.getLogger(__name__)
 
 _REPEAT_LOG_S = 600.0
+_REPEAT_REFUSAL_S = 10.0
+"""A flood of bad messages is not to become a flood of lines."""
 
 
 class OnceLog:
@@ -36,11 +39,9 @@ class OnceLog:
 class MqttCommands:
     """The command topics of crier/NODE/ and crier/all/."""
 
-    def __init__(self, config: MqttConfig, speaker: Speaker, queue: QueueConfig, limits: Limits, log: OnceLog) -> None:
+    def __init__(self, config: MqttConfig, speaker: Speaker) -> None:
         self._speaker = speaker
-        self._limits = limits
-        self._log = log
-        self._default_ttl_s = {**dict.fromkeys(Priority, queue.ttl_s), Priority.CRITICAL: queue.critical_ttl_s}
+        self._log = RateLimited(logger, _REPEAT_REFUSAL_S)
         self._commands = {
             f"{config.base_topic}/{node}/{name}": name for node in (config.node, "all") for name in COMMANDS
         }
@@ -60,12 +61,12 @@ class MqttCommands:
         if command is None:
             return None
         if retained:
-            self._log.warn(topic, "a retained command is not obeyed")
+            self._log.log(logging.WARNING, "event=mqtt_retained topic=%s: a retained command is not obeyed", topic)
             if command.startswith("say") and payload:
                 self._speaker.reject(Reason.RETAINED)
             return None
         try:
-            op = self._parse(command, payload, hints)
+            op = parse_command(command, payload, hints)
         except BadRequestError as err:
             if command.startswith("say"):
                 self._speaker.reject(rejection(err), err.request_id)
@@ -75,11 +76,7 @@ class MqttCommands:
                 return None
             reply = execute(op, self._speaker)
         if not reply["ok"]:
-            self._log.warn(topic, "{code}: {message}".format_map(reply["error"]))
+            error = reply["error"]
+            refused = "event=mqtt_refused topic=%s code=%s: %s"
+            self._log.log(logging.WARNING, refused, topic, error["code"], error["message"])
         return reply
-
-    def _parse(self, command: str, payload: bytes, hints: Hints) -> Op | None:
-        op = parse_command(command, payload, self._limits, hints)
-        if isinstance(op, Say):
-            return Say(request=cap_ttl(op.request, hints.expiry_s, self._default_ttl_s[op.request.priority]))
-        return op

@@ -8,7 +8,6 @@ from daemon.errors import BadRequestError
 from daemon.inputs.messages import (
     NO_SPEED,
     Command,
-    Limits,
     Op,
     Say,
     Set,
@@ -17,6 +16,7 @@ from daemon.inputs.messages import (
     check_size,
     decode_text,
     given_id,
+    looks_like_json,
     parse_object,
     parse_volume,
     to_json,
@@ -51,7 +51,7 @@ class Hints:
     """What is left of the message expiry."""
 
 
-def parse_command(command: str, payload: bytes, limits: Limits, hints: Hints | None = None) -> Op | None:
+def parse_command(command: str, payload: bytes, hints: Hints | None = None) -> Op | None:
     """Parse the payload of an MQTT command topic (one of COMMANDS); None is nothing to do.
 
     Raises:
@@ -59,10 +59,12 @@ def parse_command(command: str, payload: bytes, limits: Limits, hints: Hints | N
     """
     if not payload and (command in _SAY_PRIORITY or command.endswith("/set")):
         return None  # how a retained message is cleared
-    check_size(payload, limits)
+    check_size(payload)
     if command in _SAY_PRIORITY:
-        request = _parse_say(command, payload, limits, hints or Hints())
-        return None if request.text.strip() == _HOME_ASSISTANT_NOISE else Say(request=request)
+        hints = hints or Hints()
+        request = _parse_say(command, payload, hints)
+        noise = request.text.strip() == _HOME_ASSISTANT_NOISE
+        return None if noise else Say(request=request, expiry_s=hints.expiry_s)
     if command == "stop":
         return parse_stop(payload)
     if command.endswith("/set"):
@@ -82,24 +84,17 @@ def _parse_setting(name: str, text: str) -> Set | None:
     return None
 
 
-def _parse_say(command: str, payload: bytes, limits: Limits, hints: Hints) -> SpeakRequest:
+def _parse_say(command: str, payload: bytes, hints: Hints) -> SpeakRequest:
     data: dict[str, Any] = {"priority": _SAY_PRIORITY[command]}
-    if command == "say/json" or payload.lstrip().startswith(b"{"):
-        return build_request({**data, **parse_object(payload)}, limits)
+    if command == "say/json" or looks_like_json(payload):
+        return build_request({**data, **parse_object(payload)})
     data |= {key: hints.user[key] for key in ("id", "priority", "voice") if key in hints.user}
     if "ttl_s" in hints.user:
         try:
             data["ttl_s"] = float(hints.user["ttl_s"])
         except ValueError:
             raise BadRequestError("bad_request", "ttl_s must be a number", given_id(data)) from None
-    return build_request({**data, "text": decode_text(payload).strip()}, limits)
-
-
-def cap_ttl(request: SpeakRequest, expiry_s: float | None, default_s: float) -> SpeakRequest:
-    """The request with a TTL no longer than what is left of its message's expiry."""
-    if expiry_s is None or expiry_s >= (request.ttl_s or default_s):
-        return request
-    return request.model_copy(update={"ttl_s": max(expiry_s, 0.001)})
+    return build_request({**data, "text": decode_text(payload).strip()})
 
 
 def parse_switch(text: str) -> bool:

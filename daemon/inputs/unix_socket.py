@@ -16,9 +16,9 @@ from typing import Any
 from daemon.config import SocketConfig
 from daemon.errors import BadRequestError, ConfigError
 from daemon.inputs.connection import Connection, TooSlowError
-from daemon.inputs.messages import Command, End, Limits, Say, execute, failure, parse_line, to_json
+from daemon.inputs.messages import MAX_MESSAGE_BYTES, Command, End, Say, execute, failure, parse_line, to_json
 from daemon.inputs.wakeup import Wakeup
-from daemon.values import Event, Speaker
+from daemon.values import Event, EventType, Speaker
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,12 @@ class UnixSocketServer:
         *,
         path: Path | None,
         activated: Sequence[socket.socket] = (),
-        limits: Limits,
         beat: Callable[[], None],
     ) -> None:
         self._config = config
         self._speaker = speaker
         self._path = path
         self._listeners = list(activated)
-        self._limits = limits
         self._beat = beat
         self._bound: tuple[int, int] | None = None
         self._clients: set[Connection] = set()  # socket thread
@@ -129,7 +127,7 @@ class UnixSocketServer:
             time.sleep(0.1)
             return
         rate = self._config.requests_per_second
-        client = Connection(sock, max_line_bytes=self._limits.max_message_bytes, requests_per_second=rate)
+        client = Connection(sock, max_line_bytes=MAX_MESSAGE_BYTES, requests_per_second=rate)
         if len(self._clients) >= self._config.max_clients:
             logger.warning("event=too_many_clients pid=%d uid=%d", client.pid, client.uid)
             refusal = BadRequestError("bad_request", f"too many clients ({self._config.max_clients})")
@@ -142,9 +140,17 @@ class UnixSocketServer:
         self._selector.register(sock, selectors.EVENT_READ, client)
 
     def _read(self, client: Connection) -> None:
-        ended = not client.read()
-        for line in client.lines(ended=ended):
-            client.send_line(to_json(self._answer(client, line)))
+        hung_up = False
+        while True:
+            ended = not client.read() or hung_up
+            for line in client.lines(ended=ended):
+                reply = self._answer(client, line)
+                try:
+                    client.send_line(to_json(reply))
+                except OSError:  # has hung up; what was sent before that is served all the same
+                    hung_up = True
+            if ended or not hung_up:
+                break
         if ended:
             self._drop(client)
 
@@ -163,8 +169,8 @@ class UnixSocketServer:
             rate = self._config.requests_per_second
             raise BadRequestError("bad_request", f"rate limit: more than {rate:g} requests a second")
         if line is None:
-            raise BadRequestError("too_long", f"a line is limited to {self._limits.max_message_bytes} bytes")
-        op = parse_line(line, self._limits)
+            raise BadRequestError("too_long", f"a line is limited to {MAX_MESSAGE_BYTES} bytes")
+        op = parse_line(line)
         reply = execute(op, self._speaker)
         if reply["ok"]:
             if isinstance(op, Say) and op.more:
@@ -181,7 +187,9 @@ class UnixSocketServer:
             event = self._events.popleft()
             line = to_json(event.to_wire())
             for client in list(self._clients):
-                if event.event_type.final:
+                if (
+                    event.event_type.final and event.event_type is not EventType.REJECTED
+                ):  # a duplicate's is not its end
                     client.open_ids.discard(event.id)
                 if client.subscribed:
                     with self._dropped_on_failure(client):

@@ -16,23 +16,21 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 from recording_speaker import RecordingSpeaker
 
-from daemon.config import MqttConfig, QueueConfig
+from daemon.config import MqttConfig
 from daemon.errors import ConfigError
-from daemon.inputs.messages import Limits
 from daemon.inputs.mqtt import MqttInput
 from daemon.inputs.mqtt_credentials import read_password
 from daemon.values import Event, EventType, Priority, Reason
 
 REPOSITORY = Path(__file__).parents[2]
 CRASHING = """
-from daemon.config import MqttConfig, QueueConfig
-from daemon.inputs.messages import Limits
+from daemon.config import MqttConfig
 from daemon.inputs.mqtt import MqttInput
 from recording_speaker import RecordingSpeaker
 
 config = MqttConfig(host="127.0.0.1", port={port}, node="{node}")
 speaker = RecordingSpeaker()
-MqttInput(config, speaker, queue=QueueConfig(), password=None, limits=Limits(), beat=lambda: None).start()
+MqttInput(config, speaker, password=None, beat=lambda: None).start()
 """
 pytestmark = pytest.mark.broker
 
@@ -65,9 +63,7 @@ def running(port, node, speaker=None, *, password=None, connected=True, beat=lam
     mqtt = MqttInput(
         MqttConfig(enabled=True, host="127.0.0.1", port=port, node=node, **config),
         speaker,
-        queue=QueueConfig(),
         password=password,
-        limits=Limits(),
         beat=beat,
     )
     speaker.listeners.append(mqtt.on_event)
@@ -230,7 +226,9 @@ def test_mqtt5_response_topic_and_properties(broker, node):
         assert not reply.retain
         request = mqtt.speaker.wait_said("Hello")
         assert (request.id, request.priority) == ("mine", Priority.CRITICAL)
-        assert 0 < request.ttl_s <= 20
+        assert request.ttl_s is None
+        expiry_s = next(call[3] for call in mqtt.speaker.calls if call[0] == "say" and call[1] is request)
+        assert 0 < expiry_s <= 20
         watcher.publish(f"crier/{node}/say", "{", ResponseTopic="reply/bad")
         assert json.loads(watcher.wait("reply/bad").payload)["error"]["code"] == "bad_json"
         watcher.publish(f"crier/{node}/get", ResponseTopic="reply/get")
@@ -292,9 +290,7 @@ def test_refused_subscriptions_are_named(node, caplog):
     mqtt = MqttInput(
         MqttConfig(node=node),
         RecordingSpeaker(),
-        queue=QueueConfig(),
         password=None,
-        limits=Limits(),
         beat=lambda: None,
     )
     granted, refused = (ReasonCode(PacketTypes.SUBACK, name) for name in ("Granted QoS 1", "Not authorized"))

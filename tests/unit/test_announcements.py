@@ -167,7 +167,7 @@ def test_interrupted_normal_expires_by_its_first_ttl(speaker):
     speaker.submit("c", CRITICAL, now=9.5)
     speaker.cut(now=9.6)
     speaker.speak(now=9.7)
-    assert speaker.queue.next_deadline() == 10.0
+    assert brief(speaker.queue.expire(9.999)) == []
     assert brief(speaker.queue.expire(10.0)) == ["expired n ttl"]
     assert speaker.queue.take(10.0) == (None, ())
 
@@ -262,13 +262,13 @@ def test_ttl_runs_until_speech_starts(speaker):
     speaker.queue.take(0.5)
     speaker.submit("own", ttl_s=5.0)
     speaker.submit("default")
-    assert speaker.queue.next_deadline() == 5.0
     assert brief(speaker.queue.expire(4.999)) == []
     assert brief(speaker.queue.expire(5.0)) == ["expired own ttl"]
-    assert speaker.queue.next_deadline() == 60.0
+    assert brief(speaker.queue.expire(59.999)) == []
     assert brief(speaker.queue.ended("taken", 60.0, EventType.FINISHED)) == ["finished taken"]
     assert speaker.submit("c", CRITICAL, now=60.0) == (["expired default ttl", "queued c"], False)
-    assert speaker.queue.next_deadline() == 360.0
+    assert brief(speaker.queue.expire(359.999)) == []
+    assert brief(speaker.queue.expire(360.0)) == ["expired c ttl"]
 
 
 def test_expired_ones_make_room_before_a_newcomer_is_judged():
@@ -440,7 +440,31 @@ def test_new_configuration_applies_to_newcomers(speaker):
     speaker.submit("a")
     speaker.queue.update(QueueConfig(max_waiting=1, ttl_s=1.0))
     assert speaker.submit("b") == (["rejected b queue_full"], False)
-    assert speaker.queue.next_deadline() == 60.0
+    assert brief(speaker.queue.expire(59.999)) == []
+    assert brief(speaker.queue.expire(60.0)) == ["expired a ttl"]
+
+
+def test_what_was_heard_to_its_end_is_not_spoken_again(speaker):
+    """A critical one that comes when the device already has the last sample: the normal one has finished."""
+    speaker.submit("n")
+    speaker.speak()
+    assert speaker.submit("c", CRITICAL) == (["queued c"], True)
+    assert brief(speaker.queue.ended("n", 1.0, EventType.FINISHED)) == ["finished n"]
+    assert speaker.spoken() == ["c"]
+
+
+def test_message_expiry_caps_the_ttl_and_never_lengthens_it(speaker):
+    """What is left of the expiry is an upper bound of the request's own TTL, and of the default."""
+    for name, ttl_s, expiry_s in [("a", None, 5.0), ("b", 10.0, 600.0), ("c", 10.0, 3.0), ("d", None, 600.0)]:
+        request = SpeakRequest(text="x", id=name, ttl_s=ttl_s)
+        speaker.queue.submit(request, 0.0, expiry_s=expiry_s)
+    ends = [(now, brief(speaker.queue.expire(now))) for now in (3.0, 5.0, 10.0, 60.0)]
+    assert ends == [
+        (3.0, ["expired c ttl"]),
+        (5.0, ["expired a ttl"]),
+        (10.0, ["expired b ttl"]),
+        (60.0, ["expired d ttl"]),
+    ]
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -551,8 +575,7 @@ class AnyOrder(RuleBasedStateMachine):
     def wait(self, seconds):
         self.now += seconds
         self.record(self.queue.expire(self.now))
-        deadline = self.queue.next_deadline()
-        assert deadline is None or deadline > self.now
+        assert self.queue.expire(self.now) == ()
 
     @invariant()
     def bounded(self):

@@ -17,7 +17,6 @@ from daemon.client import main
 from daemon.client_socket import find_socket
 from daemon.config import SocketConfig
 from daemon.errors import ConfigError
-from daemon.inputs.messages import Limits
 from daemon.inputs.unix_socket import UnixSocketServer
 from daemon.places import SYSTEM_SOCKET
 from daemon.values import EventType, Priority, Reason, SettingsChange
@@ -32,7 +31,7 @@ class Daemon:
         self.path = path
         self.speaker = RecordingSpeaker(finish=EventType.FINISHED)
         config = SocketConfig(max_clients=2)
-        self.server = UnixSocketServer(config, self.speaker, path=path, limits=Limits(), beat=lambda: None)
+        self.server = UnixSocketServer(config, self.speaker, path=path, beat=lambda: None)
         self.speaker.listeners.append(self.server.on_event)
 
     def crier(self, *argv):

@@ -12,7 +12,6 @@ from daemon.inputs.messages import (
     Append,
     Command,
     End,
-    Limits,
     Say,
     Set,
     Stop,
@@ -23,10 +22,9 @@ from daemon.inputs.messages import (
     rejection,
     to_json,
 )
-from daemon.inputs.mqtt_messages import COMMANDS, Hints, cap_ttl, parse_command
+from daemon.inputs.mqtt_messages import COMMANDS, Hints, parse_command
 from daemon.values import Priority, Reason, SettingsChange, SpeakRequest
 
-LIMITS = Limits()
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
@@ -34,12 +32,13 @@ JSON = st.recursive(
 KEYS = st.sampled_from(
     ["op", "id", "text", "priority", "voice", "key", "ttl_s", "volume", "speed", "seed", "lang", "more", "what", "mute"]
 )
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=128)
 OPS = st.sampled_from(["say", "append", "end", "stop", "pause", "set", "status", "subscribe", "dance"])
 
 
-def refused(line: bytes, limits: Limits = LIMITS) -> BadRequestError:
+def refused(line: bytes) -> BadRequestError:
     with pytest.raises(BadRequestError) as caught:
-        parse_line(line, limits)
+        parse_line(line)
     return caught.value
 
 
@@ -47,7 +46,7 @@ def refused(line: bytes, limits: Limits = LIMITS) -> BadRequestError:
 def test_any_line_is_an_operation_or_a_refusal(line):
     """Whatever the bytes, BadRequestError is the only exception."""
     try:
-        parse_line(line, LIMITS)
+        parse_line(line)
     except BadRequestError as err:
         json.loads(to_json(failure(err)))
 
@@ -56,7 +55,7 @@ def test_any_line_is_an_operation_or_a_refusal(line):
 def test_any_object_is_an_operation_or_a_refusal(data, op):
     """Whatever the keys and types, BadRequestError is the only exception, and its reply can be sent."""
     try:
-        parse_line(json.dumps({"op": op, **data}).encode(), LIMITS)
+        parse_line(json.dumps({"op": op, **data}).encode())
     except BadRequestError as err:
         json.loads(to_json(failure(err)))
 
@@ -67,17 +66,17 @@ def test_any_payload_is_an_operation_or_a_refusal(command, payload, user):
     hints = Hints(user=dict.fromkeys(("id", "priority", "ttl_s", "voice"), user))
     for each in (None, hints):
         try:
-            parse_command(command, payload, LIMITS, each)
+            parse_command(command, payload, each)
         except BadRequestError as err:
             rejection(err)
 
 
 @given(
     st.fixed_dictionaries(
-        {"text": st.text(min_size=1).filter(str.strip), "id": st.text(min_size=1, max_size=128)},
+        {"text": st.text(), "id": NAMES},
         optional={
             "priority": st.sampled_from(["normal", "critical", "low"]),
-            "key": st.text(min_size=1, max_size=128),
+            "key": NAMES,
             "ttl_s": st.floats(0.5, 86_400),
             "volume": st.integers(0, 100),
             "seed": st.integers(0, 2**63 - 1),
@@ -87,9 +86,9 @@ def test_any_payload_is_an_operation_or_a_refusal(command, payload, user):
 def test_a_request_survives_the_wire(data):
     """What is written as JSON is what arrives, on both doors."""
     line = to_json({"op": "say", **data})
-    op = parse_line(line, LIMITS)
+    op = parse_line(line)
     assert op == Say(request=SpeakRequest(**data))
-    assert parse_command("say/json", to_json(data), LIMITS) == op
+    assert parse_command("say/json", to_json(data)) == op
 
 
 @pytest.mark.parametrize(
@@ -107,15 +106,12 @@ def test_a_request_survives_the_wire(data):
 )
 def test_operations(line, op):
     """Each operation of the protocol parses to its value."""
-    assert parse_line(line, LIMITS) == op
+    assert parse_line(line) == op
 
 
 @pytest.mark.parametrize(
     ("line", "code", "named"),
     [
-        (b"", "empty", "nothing"),
-        (b"  \t", "empty", "nothing"),
-        (b'{"op":"say","text":" "}', "empty", "nothing"),
         (b"\xff\xfe", "bad_request", "UTF-8"),
         (b'{"text":', "bad_json", "JSON"),
         (b'{"op":"say","text":"\xff"}', "bad_json", "JSON"),
@@ -143,15 +139,13 @@ def test_operations(line, op):
         (b'{"op":"set","volume":"loud"}', "bad_request", "volume"),
         (b'{"op":"pause","name":"stop"}', "bad_request", "name"),
         (b'{"op":"end"}', "bad_request", '"id" is missing'),
-        (b"x" * 2001, "too_long", "2000"),
         (b"x" * 70_000, "too_long", "65536"),
-        (b'{"op":"append","id":"a","text":"' + b"x" * 2001 + b'"}', "too_long", "2000"),
     ],
 )
 def test_refusals_name_what_is_wrong(line, code, named):
     """Each bad line gets its code and a message that names the fault."""
     if code is None:  # does not start with {, so it is text
-        assert parse_line(line, LIMITS).request.text == line.decode()
+        assert parse_line(line).request.text == line.decode()
         return
     err = refused(line)
     assert err.code == code
@@ -161,13 +155,28 @@ def test_refusals_name_what_is_wrong(line, code, named):
 
 def test_a_refusal_knows_the_id_that_was_given():
     """The sender can match the rejected event to its request."""
-    assert refused(b'{"op":"say","id":"mine","text":""}').request_id == "mine"
     assert refused(b'{"op":"say","id":"mine","text":"a","volume":"x"}').request_id == "mine"
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "a\u2028b", "\0", "", "x" * 129])
+@pytest.mark.parametrize("field", ["id", "key", "voice"])
+def test_names_cannot_forge_a_line_of_the_log(field, name):
+    """Control characters and line separators are refused in whatever is written to logs and topics."""
+    err = refused(to_json({"op": "say", "text": "a", field: name}))
+    assert err.code == "bad_request"
+    assert field in str(err)
+
+
+def test_a_byte_order_mark_is_no_text():
+    """What an editor puts before JSON or text is not read aloud."""
+    assert parse_line(b'\xef\xbb\xbf{"op":"pause"}') == Command(name="pause")
+    assert parse_line(b"\xef\xbb\xbfHello").request.text == "Hello"
+    assert parse_command("say", b'\xef\xbb\xbf{"text":"a"}').request.text == "a"
 
 
 def test_ssip_priorities_and_made_ids():
     """SSIP's names are understood, and requests without an id get distinct ones."""
-    say = parse_line(b'{"op":"say","text":"a","priority":"important","id":null}', LIMITS)
+    say = parse_line(b'{"op":"say","text":"a","priority":"important","id":null}')
     assert say.request.priority is Priority.CRITICAL
     assert len({make_id() for _ in range(100)}) == 100
 
@@ -184,26 +193,26 @@ def test_ssip_priorities_and_made_ids():
 )
 def test_the_topic_gives_the_priority_unless_the_request_does(command, payload, expected):
     """say/critical and say/low need no JSON; JSON may still say otherwise."""
-    assert parse_command(command, payload, LIMITS).request.priority is expected
+    assert parse_command(command, payload).request.priority is expected
 
 
 @pytest.mark.parametrize("command", ["say", "say/critical", "say/low", "say/json", "volume/set", "mute/set"])
 def test_empty_payloads_of_say_and_set_are_nothing_to_do(command):
     """Clearing a retained message is no request."""
-    assert parse_command(command, b"", LIMITS) is None
+    assert parse_command(command, b"") is None
 
 
 def test_home_assistants_clear_notification_is_not_spoken():
     """The literal that takes a notification back is ignored, as text and as JSON."""
-    assert parse_command("say", b"clear_notification", LIMITS) is None
-    assert parse_command("say", b'{"text": "clear_notification"}', LIMITS) is None
+    assert parse_command("say", b"clear_notification") is None
+    assert parse_command("say", b'{"text": "clear_notification"}') is None
 
 
 @pytest.mark.parametrize("payload", [b"{", b'{"txt":"a"}', b"{hello}", b'  {"text":1}'])
 def test_broken_json_is_never_read_aloud(payload):
     """What starts with { and is no request is rejected as bad_json."""
     with pytest.raises(BadRequestError) as caught:
-        parse_command("say", payload, LIMITS)
+        parse_command("say", payload)
     assert rejection(caught.value) is Reason.BAD_JSON
 
 
@@ -227,7 +236,7 @@ def test_broken_json_is_never_read_aloud(payload):
 )
 def test_mqtt_commands(command, payload, op):
     """Each command topic parses to its operation."""
-    assert parse_command(command, payload, LIMITS) == op
+    assert parse_command(command, payload) == op
 
 
 @pytest.mark.parametrize(
@@ -237,26 +246,22 @@ def test_mqtt_commands(command, payload, op):
 def test_settings_out_of_range_are_refused(command, payload):
     """A */set payload that means nothing changes nothing."""
     with pytest.raises(BadRequestError):
-        parse_command(command, payload, LIMITS)
+        parse_command(command, payload)
 
 
 def test_user_properties_serve_plain_text_only():
     """id, priority, ttl_s and voice may come beside plain text; JSON has its own; others are ignored."""
     user = {"id": "x", "priority": "important", "ttl_s": "5", "voice": "starter", "traceparent": "00"}
-    request = parse_command("say", b"Hello", LIMITS, Hints(user=user)).request
+    request = parse_command("say", b"Hello", Hints(user=user)).request
     assert request == SpeakRequest(text="Hello", id="x", priority=Priority.CRITICAL, ttl_s=5.0, voice="starter")
-    assert parse_command("say", b'{"text":"Hello"}', LIMITS, Hints(user=user)).request.id != "x"
+    assert parse_command("say", b'{"text":"Hello"}', Hints(user=user)).request.id != "x"
 
 
-def test_message_expiry_caps_the_ttl_and_never_lengthens_it():
-    """What is left of the expiry is an upper bound of ttl_s, or of the default without one."""
-    plain, own = SpeakRequest(text="a", id="a"), SpeakRequest(text="a", id="a", ttl_s=10)
-    assert cap_ttl(plain, 5, 60).ttl_s == 5
-    assert cap_ttl(plain, 600, 60).ttl_s is None
-    assert cap_ttl(own, 600, 60).ttl_s == 10
-    assert cap_ttl(own, 3, 60).ttl_s == 3
-    assert cap_ttl(own, None, 60) is own
-    assert cap_ttl(own, 0, 60).ttl_s > 0
+def test_message_expiry_goes_with_the_request():
+    """What is left of the expiry is handed on; the queue makes a cap of it."""
+    op = parse_command("say", b"Hello", Hints(expiry_s=5))
+    assert isinstance(op, Say)
+    assert op.expiry_s == 5
 
 
 def test_execute_replies_to_every_operation():

@@ -34,8 +34,8 @@ def test_events_are_counted_by_type_and_reason():
 def test_troubles_add_up():
     """Underruns in number and length, runaways, reconnects."""
     metrics = Metrics()
-    metrics.add_underrun(20.0)
-    metrics.add_underrun(0.5)
+    metrics.add_underruns(1, 20.0)
+    metrics.add_underruns(1, 0.5)
     metrics.count_runaway()
     metrics.set_reconnects(3)
     snapshot = metrics.snapshot()

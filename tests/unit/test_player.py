@@ -110,7 +110,6 @@ def test_the_idle_thread_beats_and_sleeps(rig):
     time.sleep(0.3)
     assert 1 <= rig.beats <= 3
     assert rig.sink.got == []
-    assert rig.player.writing_since is None
 
 
 def test_close_cuts_what_plays_and_reports_it():
@@ -126,13 +125,15 @@ def test_close_cuts_what_plays_and_reports_it():
 
 
 def test_a_write_that_hangs_is_seen():
-    """writing_since tells the watchdog, and close gives up after its timeout."""
-    rig, let_go = Rig(), threading.Event()
-    rig.sink.write = lambda _block: let_go.wait(10)
+    """The heartbeat stops, and close says after its timeout that the thread is still there."""
+    rig, writing, let_go = Rig(), threading.Event(), threading.Event()
+    rig.sink.write = lambda _block: writing.set() or let_go.wait(10)
     rig.player.start()
     rig.player.wake()
-    while rig.player.writing_since is None:
-        time.sleep(0.001)
+    assert writing.wait(10)
+    beats = rig.beats
+    time.sleep(0.05)
+    assert rig.beats == beats
     assert not rig.player.close(0.01)
     let_go.set()
     assert rig.player.close(5)

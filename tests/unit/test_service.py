@@ -223,6 +223,32 @@ def test_a_device_that_stays_away_fails_the_utterance(running):
     assert running.service.state().audio_ok is True
 
 
+def test_a_device_that_comes_back_while_idle_is_noticed(running):
+    """The state says so without waiting for the next announcement."""
+    running.sink.broken = True
+    running.service.say(request())
+    running.final("a")
+    assert running.service.state().state is SpeakerState.ERROR
+    running.sink.broken = False
+    end = time.monotonic() + 15
+    while not running.service.state().audio_ok:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert running.service.state().state is SpeakerState.IDLE
+    assert not running.sink.heard().any()
+
+
+def test_a_hanging_device_is_told_at_close(engine, tmp_path):
+    """close says that a thread has not ended, so that nobody frees the models under it."""
+    made = Running(engine, tmp_path)
+    made.service.say(request())
+    made.wait("a", EventType.STARTED)
+    made.sink.gate.clear()
+    assert not made.service.close(drain_s=0)
+    made.sink.gate.set()
+    assert made.service.close(drain_s=0)
+
+
 def test_repeat_says_the_last_text_again(running):
     """A new request with a new id; before anything was said there is nothing to repeat."""
     with pytest.raises(BadRequestError, match="nothing has been said"):
@@ -247,6 +273,7 @@ def test_text_in_pieces_is_limited_and_closed(running):
     with pytest.raises(BadRequestError):
         running.service.append("open", "more")
     assert running.final("open").event_type is EventType.FINISHED
+    assert running.service.state().last_text == "Dinner is ready."
     with pytest.raises(BadRequestError, match="no request"):
         running.service.end("open")
 
@@ -266,6 +293,8 @@ def test_settings_are_kept_and_clamped(running, tmp_path):
     running.service.set(SettingsChange(volume_step=-100, mute=True, voice="slt"))
     state = running.service.state()
     assert (state.volume, state.mute, state.voice, state.state) == (0, True, "slt", SpeakerState.MUTED)
+    assert not (tmp_path / "settings.json").exists()
+    running.service.tick()
     assert '"volume": 0' in (tmp_path / "settings.json").read_text()
     with pytest.raises(BadRequestError):
         running.service.set(SettingsChange(voice="bob"))

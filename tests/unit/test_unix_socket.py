@@ -13,7 +13,6 @@ from recording_speaker import RecordingSpeaker
 
 from daemon.config import SocketConfig
 from daemon.errors import ConfigError
-from daemon.inputs.messages import Limits
 from daemon.inputs.unix_socket import UnixSocketServer
 from daemon.values import Event, EventType
 
@@ -27,7 +26,6 @@ def serving(path, *, activated=(), speaker=None, **config):
         speaker or RecordingSpeaker(),
         path=path,
         activated=activated,
-        limits=Limits(),
         beat=beats.release,
     )
     server.beats = beats
@@ -70,6 +68,29 @@ class Client:
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "crier.sock"
+
+
+def test_one_who_hangs_up_at_once_is_served(path):
+    """All lines of a client that does not wait for its replies are spoken, the last one without a newline too."""
+    speaker = RecordingSpeaker()
+    with serving(path, speaker=speaker):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(path))
+        sock.sendall(b"One.\nTwo.\nThree.\nFour.")
+        sock.close()
+        speaker.wait_said("Four.")
+    assert speaker.said == ["One.", "Two.", "Three.", "Four."]
+
+
+def test_anothers_duplicate_does_not_take_over_an_open_text(path):
+    """A's open request is ended when A hangs up, whatever B said with the same id meanwhile."""
+    speaker = RecordingSpeaker()
+    with serving(path, speaker=speaker) as server, Client(path) as other:
+        with Client(path) as first:
+            first.ask({"op": "say", "id": "x", "text": "The door", "more": True})
+            server.on_event(Event(event_type=EventType.REJECTED, id="x"))
+            other.ask({"op": "status"})
+        speaker.wait("end", "x")
 
 
 def test_lines_are_answered_in_order(path):

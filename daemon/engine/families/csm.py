@@ -1,5 +1,6 @@
 """The CSM family: prompt, frame loop and end of speech (CSM-1B, and the starter voice in its shape)."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from time import perf_counter
@@ -56,9 +57,13 @@ class CsmModel:
         exact = manifest.recipe == "f32"
         self._manifest = manifest
         self._tokenizer = _load_tokenizer(bundle)
-        self._backbone = Backbone(bundle, num_threads=num_threads, exact=exact)
-        self._depth = DepthDecoder(bundle, num_threads=num_threads, exact=exact)
-        self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
+        with contextlib.ExitStack() as opened:
+            self._backbone = Backbone(bundle, num_threads=num_threads, exact=exact)
+            opened.callback(self._backbone.model.close)
+            self._depth = DepthDecoder(bundle, num_threads=num_threads, exact=exact)
+            opened.callback(self._depth.model.close)
+            self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
+            self._opened = opened.pop_all()
         size = manifest.audio.codebook_size
         stop = manifest.stop.code
         self._num_classes = max(size, size if stop is None else stop + 1)
@@ -153,6 +158,7 @@ class CsmModel:
         logits = self._logits0
         logits[self._unused] = -np.inf
         if self._frames < self._limits.least:
+            # For a frame of zeros this bans code 0 of codebook 0 alone, which ends speech but is a rare code otherwise.
             logits[self._stop_class] = -np.inf
         return self._sampler.sample(logits, self._sampling, self._rng)
 
@@ -179,15 +185,9 @@ class CsmModel:
         times.heads += heads_s
         times.sampling += sampling_s
 
-    def set_threads(self, count: int) -> None:
-        """Change the number of llama.cpp threads; the bits stay."""
-        self._backbone.model.set_threads(count)
-        self._depth.model.set_threads(count)
-
     def close(self) -> None:
         """Free both models."""
-        self._depth.model.close()
-        self._backbone.model.close()
+        self._opened.close()
 
 
 def _load_tokenizer(bundle: Bundle) -> Tokenizer:

@@ -1,0 +1,85 @@
+"""The owner of llama.cpp: positions, batches, rewinding, and the KV cache as a file."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.engine.llama import LlamaModel, system_info
+from daemon.errors import EngineError, ModelError
+
+BACKBONE = Path(__file__).resolve().parents[2] / "models" / "starter" / "backbone.gguf"
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def model():
+    """The starter's backbone, exact."""
+    with LlamaModel(BACKBONE, num_positions=64, max_batch=16, num_threads=1, exact=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def embeddings(model):
+    """30 positions, float32 [30, D]."""
+    return np.random.default_rng(0).standard_normal((30, model.width)).astype(np.float32) * 0.3
+
+
+def test_steps_and_batches_give_the_same_hidden_state(model, embeddings):
+    """One by one, in batches smaller than the prompt, or all at once."""
+    whole = model.prefill(embeddings).copy()
+    assert model.position == 30
+    model.rewind(0)
+    for row in embeddings:
+        stepped = model.step(row)
+    np.testing.assert_allclose(stepped, whole, rtol=0, atol=1e-4)
+
+
+def test_a_rewound_prefix_is_as_good_as_a_fresh_one(model, embeddings):
+    """What came after the prefix leaves no trace."""
+    model.prefill(embeddings[:10])
+    first = model.prefill(embeddings[10:20]).copy()
+    model.rewind(10)
+    model.prefill(-embeddings[10:25])
+    model.rewind(10)
+    np.testing.assert_array_equal(model.prefill(embeddings[10:20]), first)
+
+
+def test_the_kv_cache_survives_as_a_file(model, embeddings, tmp_path):
+    """Saved, forgotten, loaded: the next step has the same bits. Another file is an error, not garbage."""
+    model.prefill(embeddings[:10])
+    model.save_state(tmp_path / "kv")
+    wanted = model.step(embeddings[10]).copy()
+    model.rewind(0)
+    model.prefill(-embeddings[:5])
+    model.rewind(0)
+    model.load_state(tmp_path / "kv", 10)
+    np.testing.assert_array_equal(model.step(embeddings[10]), wanted)
+    (tmp_path / "bad").write_bytes(b"not a cache")
+    with pytest.raises(EngineError, match="cannot load the KV cache"):
+        model.load_state(tmp_path / "bad", 10)
+    with pytest.raises(EngineError, match="cannot save the KV cache"):
+        model.save_state(tmp_path / "nosuch" / "kv")
+
+
+def test_a_full_cache_is_an_error(model, embeddings):
+    """No position beyond the context; the model goes on after a rewind."""
+    model.prefill(np.concatenate([embeddings, embeddings]))
+    with pytest.raises(EngineError, match="no room for 16 more positions after 60"):
+        model.prefill(embeddings)
+    model.rewind(0)
+    model.step(embeddings[0])
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    """One line that names the file."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"GGUF rubbish")
+    with pytest.raises(ModelError, match=r"x\.gguf: llama\.cpp cannot load it"):
+        LlamaModel(path, num_positions=64, max_batch=16, num_threads=1)
+
+
+def test_the_build_tells_its_instruction_sets():
+    """At least what every 64-bit machine has."""
+    assert {"SSE3", "NEON"} & set(system_info().split())
