@@ -19,19 +19,19 @@ logger = logging.getLogger(__name__)
 
 _GGML_TYPE_F32, _GGML_TYPE_F16 = 0, 1
 _FLASH_ATTENTION_OFF, _FLASH_ATTENTION_AUTO = 0, -1
-_LOG_LEVELS = {2: logging.DEBUG, 3: logging.DEBUG, 4: logging.WARNING}  # ggml: 2 info, 3 warning, 4 error
+_LOG_LEVELS = {3: logging.DEBUG, 4: logging.WARNING}  # ggml: 3 warning, 4 error; a model prints a thousand below that
 _last_error = ""
 
 
 @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]  # ctypes
 def _on_log(level: int, text: bytes, _user_data: int | None) -> None:
-    """Pass llama.cpp's own lines to logging; what it warns of at load is debug to a user of ours."""
+    """Pass llama.cpp's warnings and errors to logging; what it warns of at load is debug to a user of ours."""
     global _last_error  # noqa: PLW0603  # C gives the reason of a failed load only here
     line = text.decode("utf-8", "replace").strip()
     if level == 4:
         _last_error = line
-    if line and logger.isEnabledFor(logging.DEBUG):
-        logger.log(_LOG_LEVELS.get(level, logging.DEBUG), "llama.cpp: %s", line)
+    if line and level in _LOG_LEVELS:
+        logger.log(_LOG_LEVELS[level], "llama.cpp: %s", line)
 
 
 llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
