@@ -168,7 +168,8 @@ class App:
             service.tick()
             if self._mqtt is not None:
                 self._metrics.set_reconnects(self._mqtt.reconnects)
-            self._notifier.watchdog()
+            if watchdog_s is not None:
+                self._notifier.watchdog()
             state = service.state()
             told, line = f"{state.state}, {state.queue} waiting", told
             if told != line:

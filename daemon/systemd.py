@@ -56,7 +56,8 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.settimeout(_SEND_TIMEOUT_S)
-                sock.sendto(message.encode(), self._address)
+                sock.connect(self._address)  # only a connected socket can wait for a full queue without spinning
+                sock.send(message.encode())
         except OSError as err:
             self._log.log(logging.WARNING, "notify_failed message=%r error=%s", message.partition("\n")[0], err)
 

@@ -7,6 +7,7 @@ and the wait for a broker can be ended at once.
 import logging
 import random
 import select
+import socket
 import threading
 import time
 from collections import deque
@@ -237,6 +238,8 @@ class MqttInput:
             else:
                 self._log.warn(self._broker, f"refused by the broker: {reason} (username {self._config.username!r})")
             return
+        sock: Any = client.socket()  # or events wait 40 ms behind an acknowledgement (Nagle and delayed ACK):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connections += 1
         self._log.forget(self._broker)
         version = "5" if self._protocol is MQTTProtocolVersion.MQTTv5 else "3.1.1"

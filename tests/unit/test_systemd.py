@@ -142,3 +142,15 @@ def test_silent_threads_are_named_longest_first():
     assert heartbeats.late(now + 11.0, 10.0) == ["synth", "audio"]
     heartbeats.beat("synth")
     assert heartbeats.late(time.monotonic(), 0.0)[-1] == "synth"
+
+
+def test_a_full_queue_is_waited_for_without_spinning(tmp_path):
+    """While nobody reads, a message is given up after its time, at next to no cost in processor time."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(str(path))
+        notifier = Notifier({"NOTIFY_SOCKET": str(path)})
+        began, cpu = time.monotonic(), time.process_time()
+        while time.monotonic() - began < 0.5:
+            notifier.watchdog()
+        assert time.process_time() - cpu < 0.25
