@@ -88,7 +88,7 @@ def test_another_process_gives_the_same_pcm(engine, tmp_path):
     assert reports[0]["seed"] == default_seed("dinner is ready.", "slt")
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, len(TEXT)), max_size=6))
 def test_text_in_pieces_is_text_at_once(engine, cuts):
     """Wherever the text is cut, the same segments are spoken, with sampling that draws."""

@@ -5,7 +5,7 @@ import onnx
 import pytest
 import torch
 from bundle_stages import DELAY_SAMPLES_OF, open_onnx, relative_error
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reference_starter import SMALL, Reference, random_checkpoint, save_checkpoint
 
@@ -56,7 +56,6 @@ def test_whole_decode_equals_pytorch(session, tensors):
     assert relative_error(decode_groups(session, [FRAMES]), expected) < 1e-5
 
 
-@settings(deadline=None)
 @given(cuts=st.sets(st.integers(1, FRAMES - 1)))
 def test_any_grouping_gives_the_same_samples(session, cuts):
     """Wherever the frames are cut, the samples are the same to one step of PCM16 at full scale."""

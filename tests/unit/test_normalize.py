@@ -70,7 +70,7 @@ def test_what_cannot_be_spoken_is_empty(text: str, alphabet: str | None) -> None
     assert normalize(text, alphabet=alphabet) == ""
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=NASTY)
 @example("&#" + "9" * 5000 + ";")
 @example("1" * 2000)
@@ -90,7 +90,6 @@ def test_any_text_is_read_or_dropped(text: str) -> None:
     assert len(normalize(text)) <= MAX_GROWTH * (len(text) + 1)
 
 
-@settings(deadline=None)
 @given(text=st.text(st.sampled_from("0123456789,.:/-$% "), max_size=60))
 def test_no_digit_survives(text: str) -> None:
     """Whatever stands between digits, all of them become words, with or without an alphabet."""
@@ -117,7 +116,6 @@ def test_every_unit_is_read(symbol: str) -> None:
     assert normalize(f"It is 1 {symbol} now") == f"It is one {one} now."
 
 
-@settings(deadline=None)
 @given(number=st.integers(-(10**15) + 1, 10**15 - 1))
 def test_whole_numbers_are_read_as_num2words_does(number: int) -> None:
     """With separators or without, negative or not: num2words without "and", commas and hyphens."""

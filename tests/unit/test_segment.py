@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.text.normalize import normalize
@@ -52,7 +52,6 @@ def texts_of(text: str, max_tokens: int = 200) -> list[str]:
     return [segment.text for segment in segments_of([text], max_tokens)]
 
 
-@settings(deadline=None)
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 2000), max_size=20), max_tokens=st.integers(8, 200))
 def test_segments_do_not_depend_on_the_pieces(text: str, cuts: list[int], max_tokens: int) -> None:
     """The same text gives the same segments and offsets, at once, in pieces and character by character."""
@@ -63,7 +62,6 @@ def test_segments_do_not_depend_on_the_pieces(text: str, cuts: list[int], max_to
     assert segments_of(list(text), max_tokens) == whole
 
 
-@settings(deadline=None)
 @given(text=TEXTS, max_tokens=st.integers(8, 120))
 def test_no_segment_exceeds_the_limit(text: str, max_tokens: int) -> None:
     """count_tokens(segment) <= max_tokens, and no segment is blank."""
@@ -72,7 +70,6 @@ def test_no_segment_exceeds_the_limit(text: str, max_tokens: int) -> None:
         assert segment == segment.strip()
 
 
-@settings(deadline=None)
 @given(text=TEXTS, max_tokens=st.integers(8, 120))
 def test_no_text_is_lost(text: str, max_tokens: int) -> None:
     """The letters of the segments are the letters of the normalised sentences, and the words where none is cut."""
@@ -90,7 +87,6 @@ def test_no_text_is_lost(text: str, max_tokens: int) -> None:
         assert words(parts) == words(sentences)
 
 
-@settings(deadline=None)
 @given(text=TEXTS)
 def test_offsets_rise_and_point_into_the_text(text: str) -> None:
     """Offsets never decrease and each lies in the text; the first of a sentence is no blank."""
