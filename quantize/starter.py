@@ -1,6 +1,6 @@
 """The starter voice's checkpoint: its tensor names and constants -> neutral weights.
 
-Source: the project's own training recipe (``training/``), which writes these names.
+Source: the names and shapes in the checkpoint's lm.safetensors and codec.safetensors.
 """
 
 import json
