@@ -239,3 +239,13 @@ def test_saying_imports_nothing_slow():
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, capture_output=True, text=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"numpy", "pydantic", "rich", "onnxruntime", "llama_cpp", "daemon.values", "asyncio"}
+
+
+def test_a_reader_that_leaves_is_no_error(daemon):
+    """crier status | head: no traceback."""
+    command = [sys.executable, "-m", "daemon.client", "status", "--socket", str(daemon.path)]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
