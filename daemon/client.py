@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from daemon.client_socket import Connection, find_socket
@@ -69,7 +70,7 @@ def _add_say(commands: Any, daemon: argparse.ArgumentParser) -> None:
     say.add_argument("--priority", choices=("normal", "critical", "low"))
     say.add_argument("--voice", metavar="NAME")
     say.add_argument("--key", help="replaces a waiting text of the same key")
-    say.add_argument("--ttl", type=float, metavar="SECONDS", help="not spoken if it cannot start by then")
+    say.add_argument("--ttl", type=_seconds, metavar="SECONDS", help="not spoken if it cannot start by then")
     say.add_argument("--volume", type=int, metavar="PERCENT", help="for this text alone")
     say.add_argument("--seed", type=int, help="another rendition")
     say.add_argument("--wait", action="store_true", help="until it has been spoken; prints no id")
@@ -85,7 +86,7 @@ def _add_local_commands(commands: Any) -> None:
     render.add_argument("text", metavar="TEXT", help="'-' reads stdin")
     render.add_argument("--out", metavar="FILE", help="'-' is stdout")
     render.add_argument("--play", action="store_true", help="play it, too")
-    render.add_argument("--bundle", metavar="DIR|NAME")
+    render.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
     render.add_argument("--voice", metavar="NAME")
     render.add_argument("--seed", type=int)
     render.add_argument("--temperature", type=float, help="0 is greedy")
@@ -95,11 +96,28 @@ def _add_local_commands(commands: Any) -> None:
     render.add_argument("--codes", metavar="FILE.npy", help="the codes too, int32 [T, Q]")
     render.set_defaults(run=_elsewhere("daemon.render"))
     bench = commands.add_parser("bench", parents=[config], help="how fast a bundle speaks here")
-    bench.add_argument("--bundle", metavar="DIR|NAME")
-    bench.add_argument("--rounds", type=int, default=3)
+    bench.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
+    bench.add_argument("--rounds", type=_positive, default=3)
     bench.set_defaults(run=_elsewhere("daemon.bench"))
     doctor = commands.add_parser("doctor", parents=[config], help="what this machine has, and what is missing")
     doctor.set_defaults(run=_elsewhere("daemon.doctor"))
+
+
+def _bundle(text: str) -> str:
+    """A folder that is there is meant as a path, also without a slash."""
+    return str(Path(text).resolve()) if (Path(text) / "manifest.toml").exists() else text
+
+
+def _positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not 0 < (number := float(text)) <= 86_400:
+        raise argparse.ArgumentTypeError("must be more than 0 and at most 86400")
+    return number
 
 
 def _elsewhere(module: str) -> _Run:

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 def _say(connection: Connection, request: dict[str, Any], text: str, *, wait: bool) -> int:
     if wait:
         connection.ask({"op": "subscribe"})
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # the shell may give any bytes
     whole = {**request, "text": text}
     reply = _stream(connection, request, sys.stdin.buffer) if text == "-" else connection.ask(whole)
     if wait:

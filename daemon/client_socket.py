@@ -16,7 +16,7 @@ _REPLY_S = 10.0
 
 
 def find_socket(named: str | None, config: str | None, environ: Mapping[str, str]) -> Path:
-    """The socket that is named, else the configured one, else the user's daemon's if it is there, else the service's.
+    """The socket that is named, else the configured one, else the user's daemon's if it answers, else the service's.
 
     Raises:
         ConfigError: the named config cannot be read.
@@ -29,7 +29,17 @@ def find_socket(named: str | None, config: str | None, environ: Mapping[str, str
         configured = _configured_socket(places.config)
     if configured:
         return Path(configured)
-    return places.socket if places.socket.exists() else SYSTEM_SOCKET
+    return places.socket if _answers(places.socket) else SYSTEM_SOCKET
+
+
+def _answers(path: Path) -> bool:
+    """Whether a daemon listens there; a crashed one leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 def _configured_socket(config: Path) -> str:

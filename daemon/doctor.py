@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from daemon.bench import bytes_per_frame, memory_bandwidth
 from daemon.config import Config, load_config
@@ -103,14 +104,14 @@ def _print(report: dict[str, Any]) -> None:
     table.add_row("SIMD in llama.cpp", report["simd"])
     table.add_row("memory, one thread", f"{report['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s")
     for device in report["devices"]:
-        table.add_row("sound device", f"{device['index']}: {device['name']}")
+        table.add_row("sound device", Text(f"{device['index']}: {device['name']}"))
     for bundle in report["bundles"]:
         text = bundle.get("error") or f"{bundle['name']} {bundle['recipe']}, {bundle['bytes'] / 1e6:.0f} MB, intact"
-        table.add_row("bundle", text)
+        table.add_row("bundle", Text(text))
     configured = report["configured"]
     if configured:
         verdict = "keeps up" if configured["keeps_up"] else "is slower than real time here"
         table.add_row("configured voice", f"{configured['name']}: real-time factor {configured['rtf']}, {verdict}")
     for problem in report["problems"]:
-        table.add_row("[red]problem", problem)
+        table.add_row("[red]problem", Text(problem))
     Console().print(table)

@@ -41,15 +41,19 @@ class _WholeText:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the command line asks.
+    """Do what the command line asks; the exit code is that of an audio failure if it could not be played.
 
     Raises:
         SpeechError: bad text, a bundle that does not load, a file that cannot be written.
     """
+    if not (args.out or args.play or args.codes or args.json):
+        print("crier render: nothing to do; give --out FILE or --play", file=sys.stderr)
+        return 2
     config = load_config(Path(args.config) if args.config else None)
     engine_config = config.engine
     if args.bundle:
-        engine_config = engine_config.model_copy(update={"bundle": _bundle_argument(args.bundle)})
+        engine_config = engine_config.model_copy(update={"bundle": args.bundle})
+    speaker = _Speaker(config)
     with Engine(engine_config) as engine:
         synthesizer = Synthesizer(engine, profile=False)
         segmenter: Segmenter = _WholeText() if args.raw else synthesizer.segmenter()
@@ -62,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
             if args.out:
                 outputs.append(stack.enter_context(_open_wav(args.out)))
             if args.play:
-                outputs.append(stack.enter_context(_Speaker(config)))
+                outputs.append(stack.enter_context(speaker))
             render = _Render(session, outputs, keep_codes=bool(args.codes))
             render.speak(
                 _stdin_pieces() if args.text == "-" else iter([args.text]),
@@ -73,12 +77,7 @@ def run(args: argparse.Namespace) -> int:
             if args.codes:
                 _save_codes(Path(args.codes), render.codes)
         _report(args, engine, render)
-    return 0
-
-
-def _bundle_argument(bundle: str) -> str:
-    """A folder that exists is meant as a path, also without a slash."""
-    return str(Path(bundle).resolve()) if (Path(bundle) / "manifest.toml").is_file() else bundle
+    return AudioError.exit_code if speaker.failed else 0
 
 
 def _stdin_pieces() -> Iterator[str]:
@@ -196,6 +195,8 @@ def _open_wav(path: str) -> Iterator["_WavWriter"]:
                 yield _WavWriter(stream, wav_header(None))
         else:
             yield from _whole_file(target)
+    except BrokenPipeError:
+        raise  # whoever read it has heard enough: not an error of ours
     except OSError as err:
         raise AudioError(f"{path}: {err.strerror}") from err
 
@@ -235,6 +236,7 @@ class _Speaker:
         self._sink = open_sink(config.audio.model_copy(update={"sink": "pyaudio"}))
         self._audio = config.audio
         self._working = False
+        self.failed = False
 
     def __enter__(self) -> Self:
         try:
@@ -261,6 +263,7 @@ class _Speaker:
 
     def _give_up(self, err: AudioError) -> None:
         self._working = False
+        self.failed = True
         print(f"crier: not played: {err}", file=sys.stderr)
 
 

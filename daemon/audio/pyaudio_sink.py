@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyaudio
 import soxr
 
@@ -27,6 +28,9 @@ _BUFFER_S = 0.04
 _RESAMPLER_S = 0.04
 """What soxr holds back at most."""
 _INVALID_SAMPLE_RATE = -9997
+_DIRECT_CHANNELS = range(2, 9)
+"""A card without a mixer in between has so many; PortAudio would leave all but the first of them silent. Devices that
+say more are ALSA's plugins and sound servers, which spread one channel themselves."""
 _NOISE = (b"ALSA lib ", b"Cannot connect to server", b"jack server", b"JackShm", b"Expression '", b"connect(2) call to")
 
 
@@ -38,6 +42,7 @@ class DeviceInfo:
     name: str
     default_rate_hz: int
     default: bool
+    channels: int
 
 
 class PyAudioSink:
@@ -56,6 +61,7 @@ class PyAudioSink:
         self._pa: Any = None
         self._stream: Any = None
         self._resampler: Any = None
+        self._stereo: Pcm16 | None = None
         self._logged = ""
 
     def open(self) -> None:
@@ -73,6 +79,7 @@ class PyAudioSink:
             raise
         self.latency_s = float(self._stream.get_output_latency())
         self._resampler = None
+        self._stereo = np.zeros((4 * self._buffer_samples, 2), np.int16) if _is_direct(info) else None
         if rate != SAMPLE_RATE:
             self.latency_s += _RESAMPLER_S
             self._resampler = soxr.ResampleStream(SAMPLE_RATE, rate, 1, dtype="int16")
@@ -82,9 +89,21 @@ class PyAudioSink:
         """Play the block; only a device that needs the resampler makes this allocate."""
         pcm = block if self._resampler is None else self._resampler.resample_chunk(block)
         try:
-            self._stream.write(pcm, num_frames=len(pcm), exception_on_underflow=False)
+            if self._stereo is None:
+                self._stream.write(pcm, num_frames=len(pcm), exception_on_underflow=False)
+            else:
+                self._write_stereo(self._stereo, pcm)
         except OSError as err:
             raise AudioError(f"sound device {self._device or '(default)'} was lost: {_reason(err)}") from err
+
+    def _write_stereo(self, buffer: Pcm16, pcm: Pcm16) -> None:
+        """The same on both channels, int16 [S] through the buffer int16 [n, 2]."""
+        for start in range(0, len(pcm), len(buffer)):
+            part = pcm[start : start + len(buffer)]
+            frames = buffer[: len(part)]
+            frames[:, 0] = part
+            frames[:, 1] = part
+            self._stream.write(frames, num_frames=len(part), exception_on_underflow=False)
 
     def close(self) -> None:
         """Close the stream and PortAudio, so that the next ``open`` sees the devices there are then."""
@@ -104,7 +123,7 @@ class PyAudioSink:
             try:
                 self._stream = self._pa.open(
                     rate=rate,
-                    channels=1,
+                    channels=2 if _is_direct(info) else 1,
                     format=pyaudio.paInt16,
                     output=True,
                     output_device_index=info.index,
@@ -154,10 +173,15 @@ def _output_devices(pa: Any) -> list[DeviceInfo]:
             name=str(info["name"]),
             default_rate_hz=int(info["defaultSampleRate"]),
             default=int(info["index"]) == default,
+            channels=int(info["maxOutputChannels"]),
         )
         for info in infos
         if int(info["maxOutputChannels"]) > 0
     ]
+
+
+def _is_direct(info: DeviceInfo) -> bool:
+    return info.channels in _DIRECT_CHANNELS
 
 
 def _find(devices: list[DeviceInfo], wanted: str) -> DeviceInfo:

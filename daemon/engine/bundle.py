@@ -204,13 +204,20 @@ def find_bundle(name: str, search: Sequence[Path]) -> Path:
     """
     if "/" in name:
         folder = Path(name).expanduser()
-        if (folder / "manifest.toml").is_file():
+        if _is_bundle(folder):
             return folder
         raise ModelError(f"no bundle at {folder}: manifest.toml is not there")
     for parent in search:
-        if (parent / name / "manifest.toml").is_file():
+        if _is_bundle(parent / name):
             return parent / name
     raise ModelError(f"no bundle named {name} in {', '.join(str(parent) for parent in search)}")
+
+
+def _is_bundle(folder: Path) -> bool:
+    try:
+        return (folder / "manifest.toml").is_file()
+    except OSError as err:  # is_file hides most, but not that it may not look
+        raise ModelError(f"{folder}: {err.strerror}") from err
 
 
 def load_bundle(folder: Path, *, verify: Literal["auto", "full", "size"] = "auto") -> Bundle:

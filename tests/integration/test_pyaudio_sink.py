@@ -212,3 +212,36 @@ def test_stderr_of_the_libraries_is_kept_back_and_ours_is_not(pulse, capfd):
     sink.open()
     sink.close()
     assert capfd.readouterr().err == "ours\n"
+
+
+_STEREO_ALSA = """
+pcm.speaker {{ type file slave.pcm {{ type null }} file "{raw}" format "raw" }}
+pcm.card {{
+  type multi
+  slaves.a {{ pcm speaker channels 2 }}
+  bindings.0 {{ slave a channel 0 }}
+  bindings.1 {{ slave a channel 1 }}
+}}
+pcm.!default {{ type plug slave.pcm speaker }}
+"""
+
+
+def test_a_card_without_a_mixer_gets_speech_on_both_channels(tmp_path, monkeypatch):
+    """One that takes two channels only is told from a plugin; both channels then carry every sample."""
+    raw = tmp_path / "out.raw"
+    (tmp_path / "asound.conf").write_text(_STEREO_ALSA.format(raw=raw))
+    monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "asound.conf"))
+    direct = {info.name: pyaudio_sink._is_direct(info) for info in list_devices()}
+    assert direct == {"speaker": False, "card": True, "default": False}
+    # PortAudio shifts the channels of ALSA's multi plugin, so the file stands for a card here.
+    monkeypatch.setattr(pyaudio_sink, "_DIRECT_CHANNELS", range(2, 1000))
+    pcm = np.random.default_rng(0).integers(-9000, 9000, 4800).astype(np.int16)
+    sink = PyAudioSink("speaker", 480)
+    sink.open()
+    for start in range(0, len(pcm), 480):
+        sink.write(pcm[start : start + 480])
+    sink.write(np.zeros(9600, np.int16))
+    sink.close()
+    played = np.frombuffer(raw.read_bytes(), np.int16).reshape(-1, 2)
+    assert contains(np.ascontiguousarray(played[:, 0]), pcm) >= 0
+    assert contains(np.ascontiguousarray(played[:, 1]), pcm) >= 0

@@ -212,15 +212,18 @@ def test_ctrl_c_stops_the_text_that_is_waited_for(daemon):
 
 
 def test_the_socket_is_found(tmp_path):
-    """--socket, then the config, then the user's daemon if it runs, then the service's."""
+    """--socket, then the config, then the user's daemon if it answers, then the service's."""
     config = tmp_path / "config.toml"
     config.write_text('[socket]\npath = "/configured"\n')
     home = {"XDG_CONFIG_HOME": str(tmp_path / "none"), "XDG_RUNTIME_DIR": str(tmp_path)}
     assert find_socket("/named", str(config), home) == Path("/named")
     assert find_socket(None, str(config), home) == Path("/configured")
     assert find_socket(None, None, home) == SYSTEM_SOCKET
-    (tmp_path / "crier.sock").touch()
-    assert find_socket(None, None, home) == tmp_path / "crier.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "crier.sock"))
+        assert find_socket(None, None, home) == SYSTEM_SOCKET  # a crashed daemon's
+        listener.listen()
+        assert find_socket(None, None, home) == tmp_path / "crier.sock"
     (tmp_path / "crier").mkdir()
     config.rename(tmp_path / "crier" / "config.toml")
     assert find_socket(None, None, {**home, "XDG_CONFIG_HOME": str(tmp_path)}) == Path("/configured")

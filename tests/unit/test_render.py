@@ -99,7 +99,7 @@ def test_raw_is_not_normalised(tmp_path):
 )
 def test_what_cannot_be_done_is_one_line(capsys, words, code, message):
     """Bad input has its exit code and one line that says what is wrong."""
-    assert main(["render", *words]) == code
+    assert main(["render", *words, "--json"]) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -113,6 +113,31 @@ def test_a_full_disk_leaves_no_file(tmp_path):
     assert done.returncode == 74
     assert b"No space left" in done.stderr
     assert not target.exists()
+
+
+def test_without_an_output_there_is_nothing_to_do(capsys):
+    """A usage error, before anything is loaded."""
+    assert main(["render", "hello"]) == 2
+    assert "--out FILE or --play" in capsys.readouterr().err
+
+
+def test_a_player_that_leaves_is_no_error():
+    """crier render - --out - | head: quiet, exit code 0."""
+    script = f"{sys.executable} -m daemon.client render '{TEXT} {TEXT}' --out - | head -c 100 >/dev/null"
+    script += "; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, b"rror" in done.stderr) == (0, False)
+
+
+def test_what_cannot_be_played_is_told_and_the_file_is_there(tmp_path, monkeypatch):
+    """--play without a device: exit code 74, and --out is whole all the same."""
+    (tmp_path / "asound.conf").write_text("pcm.!default { type hw card 99 }\n")
+    monkeypatch.setenv("ALSA_CONFIG_PATH", str(tmp_path / "asound.conf"))
+    wav = tmp_path / "a.wav"
+    done = run("render", TEXT, "--play", "--out", str(wav))
+    assert done.returncode == 74
+    assert b"not played: no sound device" in done.stderr
+    assert soundfile.info(wav).frames > 24_000
 
 
 def test_bench_measures_a_bundle():
@@ -137,3 +162,19 @@ def test_doctor_reports_machine_and_problems(tmp_path):
     code, report = in_process("doctor", "--config", str(config), "--json")
     assert code == 66
     assert "no bundle named nosuch" in report["problems"][0]
+
+
+def test_doctor_prints_names_as_they_are(tmp_path, capsys):
+    """Brackets in a configuration are no colours."""
+    config = tmp_path / "config.toml"
+    config.write_text('[audio]\nsink = "null"\n[engine]\nbundle = "no[red]such[/y]"\n')
+    assert main(["doctor", "--config", str(config)]) == 66
+    assert "no[red]such[/y]" in capsys.readouterr().out.replace("\n", "")
+
+
+@pytest.mark.parametrize("words", [["bench", "--rounds", "0"], ["say", "a", "--ttl", "nan"], ["say", "a", "--ttl=-1"]])
+def test_numbers_out_of_range_are_usage_errors(words):
+    """Refused before anything is asked or loaded."""
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
