@@ -23,7 +23,8 @@ TEXT
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-dest=${DESTDIR:-}
+dest=${DESTDIR:+$(realpath -m -- "$DESTDIR")}
+dest=${dest%/}
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/crier
 mode=service extras='' dry='' purge='' changed='' python=''
 scratch=() build_pid=''
@@ -33,9 +34,12 @@ die() {
     printf 'crier: %s\n' "$*" >&2
     exit 1
 }
-run() { # changes the machine, or says what would be changed
-    changed=1
+act() { # does it, or says what would be done
     if [[ $dry ]]; then printf 'would: %s\n' "$*"; else "$@"; fi
+}
+run() { # the same for what makes this run more than a look whether all is up to date
+    changed=1
+    act "$@"
 }
 cleanup() {
     if [[ $build_pid ]]; then kill -- "-$build_pid" 2>/dev/null || true; fi
@@ -99,6 +103,7 @@ need_packages() {
     mapfile -t missing < <(missing_packages "$@")
     if ((${#missing[@]} == 0)); then return 0; fi
     say "Debian packages: ${missing[*]}"
+    changed=1
     if apt_install "${missing[@]}"; then return 0; fi
     say "cannot install them here; as root: apt-get install ${missing[*]}" >&2
     return 1
@@ -122,14 +127,19 @@ need_test_packages() {
 
 is_usable() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11) or sys.maxsize <= 2**32)' 2>/dev/null; }
 has_venv() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+# A Python in somebody's home folder (pyenv) is out of the service's reach.
+is_reachable() {
+    [[ $mode != service || $dest ]] && return
+    [[ $("$1" -c 'import os, sys; print(os.path.realpath(sys.executable))') != @(/root|/home)/* ]]
+}
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 
 # Sets `python`: one that has the venv module if there is one.
 find_python() {
-    local candidate candidates=(python3.11 python3.12 python3.13 python3)
+    local candidate candidates=(python3.11 python3.12 python3.13 python3 /usr/bin/python3)
     if [[ ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
     for candidate in "${candidates[@]}"; do
-        is_usable "$candidate" || continue
+        if ! is_usable "$candidate" || ! is_reachable "$candidate"; then continue; fi
         if has_venv "$candidate"; then python=$candidate && return; fi
         python=${python:-$candidate}
     done
@@ -138,7 +148,10 @@ find_python() {
 need_python() {
     find_python
     if [[ ! $python ]]; then
-        if [[ ${PYTHON:-} ]]; then die "PYTHON=$PYTHON is not a 64-bit Python 3.11 or newer"; fi
+        if [[ ${PYTHON:-} ]]; then
+            is_reachable "$PYTHON" || die "PYTHON=$PYTHON is in a home folder, which the service cannot see"
+            die "PYTHON=$PYTHON is not a 64-bit Python 3.11 or newer"
+        fi
         if python3 -c 'import sys; sys.exit(sys.maxsize > 2**32)' 2>/dev/null; then
             die "this system's Python is 32-bit; Crier needs a 64-bit system (Raspberry Pi OS 64-bit)"
         fi
@@ -238,7 +251,7 @@ setup_venv() {
     shift
     if ! is_usable "$venv/bin/python" || [[ $(head -n 2 "$venv/.crier-stamp" 2>/dev/null) != "$(stamp "$venv" | head -n 2)" ]]; then
         say "virtual environment $venv, Python $(version_of "$python" || true)"
-        run "$python" -m venv --clear "$venv"
+        run "$python" -m venv --clear --prompt crier "$venv"
     fi
     run rm -f "$venv/.crier-stamp"
     if [[ ! $(llama_wheel) ]]; then build_llama "$venv"; fi
@@ -246,8 +259,6 @@ setup_venv() {
     say "Python packages$([[ $extras != dev ]] || echo ' and the test tools (PyTorch among them: 0.2 GB, or 3 GB where only the CUDA build is offered)')"
     run "${pip[@]}" install -qq -c "$here/constraints.txt" "$@"
 }
-
-finish_venv() { if [[ ! $dry ]]; then stamp "$1" >"$1/.crier-stamp"; fi; }
 
 # --- in this folder -------------------------------------------------------------------------------------------------
 
@@ -265,17 +276,19 @@ install_local() {
         return
     fi
     setup_venv "$venv" -e "$here${extras:+[$extras]}"
-    finish_venv "$venv"
+    if [[ ! $dry ]]; then stamp "$venv" >"$venv/.crier-stamp"; fi
 }
 
 # --- the service ----------------------------------------------------------------------------------------------------
 
+# Not /etc: what is there is the administrator's (systemctl edit --full), goes before these, and is never touched.
+lib=/usr/local/lib
 unit_files=(
-    "systemd/crier.service /etc/systemd/system/crier.service"
-    "systemd/crier.socket /etc/systemd/system/crier.socket" # not enabled: the service makes its own socket
-    "systemd/user/crier.service /etc/systemd/user/crier.service"
-    "systemd/sysusers.d/crier.conf /etc/sysusers.d/crier.conf"
-    "systemd/tmpfiles.d/crier.conf /etc/tmpfiles.d/crier.conf"
+    "systemd/crier.service $lib/systemd/system/crier.service"
+    "systemd/crier.socket $lib/systemd/system/crier.socket" # not enabled: the service makes its own socket
+    "systemd/user/crier.service $lib/systemd/user/crier.service"
+    "systemd/sysusers.d/crier.conf $lib/sysusers.d/crier.conf"
+    "systemd/tmpfiles.d/crier.conf $lib/tmpfiles.d/crier.conf"
 )
 
 on_this_machine() { [[ ! $dest ]]; }
@@ -304,15 +317,13 @@ make_user() {
     fi
 }
 
-make_folders() { # /var/lib/crier and /var/cache/crier belong to the service
+make_folders() { # they belong to the service
     local folder owner=()
-    if on_this_machine; then
-        owner=(-o crier -g crier)
-        if [[ $changed ]] && command -v systemd-tmpfiles >/dev/null; then run systemd-tmpfiles --create crier.conf; fi
-    fi
-    for folder in /var/lib/crier /var/cache/crier; do
-        if [[ ! -d $dest$folder ]]; then run install -d -m 750 "${owner[@]}" "$dest$folder"; fi
+    if on_this_machine; then owner=(-o crier -g crier); fi
+    for folder in /var/lib/crier /var/lib/crier/models /var/cache/crier; do
+        if [[ ! -d $dest$folder ]]; then run install -d -m 755 "${owner[@]}" "$dest$folder"; fi
     done
+    if has_systemd && [[ ! -d /run/crier ]]; then run systemd-tmpfiles --create crier.conf; fi
 }
 
 install_config() {
@@ -320,11 +331,18 @@ install_config() {
     if [[ ! -e $target ]]; then
         run install -D -m 644 "$here/config.toml" "$target"
     elif cmp -s "$here/config.toml" "$target"; then
-        rm -f "$target.new"
+        if [[ -e $target.new ]]; then act rm "$target.new"; fi
     elif ! cmp -s "$here/config.toml" "$target.new"; then
         say "$target is kept; this version's defaults are in config.toml.new"
-        run install -m 644 "$here/config.toml" "$target.new"
+        act install -m 644 "$here/config.toml" "$target.new"
     fi
+}
+
+replace_folder() { # target, what takes its place
+    run rm -rf "$1.old"
+    if [[ -e $1 ]]; then run mv -T "$1" "$1.old"; fi
+    run mv -T "$2" "$1"
+    run rm -rf "$1.old"
 }
 
 # The manifest holds the hashes of all other files: the same manifest is the same bundle.
@@ -332,35 +350,44 @@ install_model() {
     local source=$here/models/starter target=$dest/var/lib/crier/models/starter
     [[ -e $source/manifest.toml ]] || die "$source is missing: an incomplete checkout"
     if cmp -s "$source/manifest.toml" "$target/manifest.toml"; then return; fi
-    run mkdir -p "${target%/*}"
-    run rm -rf "$target.part" "$target.old"
+    run rm -rf "$target.part"
     run cp -r "$source" "$target.part"
-    if [[ -e $target ]]; then run mv "$target" "$target.old"; fi
-    run mv "$target.part" "$target"
-    run rm -rf "$target.old"
+    run chmod -R u=rwX,go=rX "$target.part" # the service reads it, whatever the umask of the checkout was
+    replace_folder "$target" "$target.part"
 }
 
 source_hash() {
     (cd "$here" && find daemon quantize training -name '*.py' -print0 | sort -z | xargs -0 cat | sha256sum | cut -c 1-16)
 }
 
-# A real wheel from a copy, so that nothing of root's is left in the checkout.
+# A wheel from a copy, so that nothing of root's is left in the checkout. Other dependencies or another Python make a new
+# environment, which takes the old one's place when it is complete: until then the service keeps what it runs from.
 install_program() {
-    local venv=$dest/opt/crier source script
+    local venv=$dest/opt/crier source new
     if is_current "$venv" && [[ $(cat "$venv/.crier-source" 2>/dev/null) == "$(source_hash)" ]]; then return; fi
     source=$(mktemp -d)
     scratch+=("$source")
-    run cp -r "$here"/{pyproject.toml,README.md,LICENSE,daemon,quantize,training} "$source"
+    act cp -r "$here"/{pyproject.toml,README.md,LICENSE,daemon,quantize,training} "$source"
     if is_current "$venv"; then
         say "program"
         run "$venv/bin/python" -m pip --disable-pip-version-check install -qq --no-deps --force-reinstall "$source"
-    else
-        setup_venv "$venv" "$source"
+        finish_program "$venv"
+        return
     fi
+    new=$venv.new
+    run rm -rf "$new"
+    setup_venv "$new" "$source"
+    if [[ -e $venv/.crier-started ]]; then act cp "$venv/.crier-started" "$new"; fi
+    finish_program "$new"
+    replace_folder "$venv" "$new"
+}
+
+# The scripts of an environment name its path: the one it will have.
+finish_program() {
     if [[ $dry ]]; then return; fi
-    for script in crier crierd; do sed -i "1s|^#!$dest/|#!/|" "$venv/bin/$script"; done
-    finish_venv "$venv"
-    source_hash >"$venv/.crier-source"
+    grep -rlIZF "$1" "$1/bin" "$1/pyvenv.cfg" | xargs -0 sed -i "s|$1|/opt/crier|g"
+    source_hash >"$1/.crier-source"
+    stamp "$dest/opt/crier" >"$1/.crier-stamp"
 }
 
 link_command() {
@@ -370,17 +397,36 @@ link_command() {
     fi
 }
 
+# What the service runs from.
+service_key() {
+    { stamp /opt/crier && source_hash && cat "$here"/{systemd/crier.service,models/starter/manifest.toml}; } |
+        sha256sum | cut -c 1-16
+}
+
+# The environment keeps the key of the last start: none, and the installation is new or was interrupted; another one, and
+# a restart is due. A service that was disabled after its first start is left alone.
 start_service() {
+    local started=/opt/crier/.crier-started key
     if ! has_systemd; then
         say "systemd does not run here: nothing is started"
         return
     fi
-    if [[ $changed ]]; then
+    key=$(service_key)
+    if [[ ! -e $started || $(systemctl show --property=NeedDaemonReload crier.service crier.socket) == *=yes* ]]; then
         run systemctl daemon-reload
-        run systemctl enable --quiet crier.service
-        run systemctl restart crier.service
     fi
-    systemctl is-active --quiet crier.service || run systemctl start crier.service
+    if [[ ! -e $started ]]; then
+        run systemctl enable --quiet crier.service
+    elif ! systemctl is-enabled --quiet crier.service && ! systemctl is-active --quiet crier.service; then
+        say "crier.service is disabled, and stays so"
+        return
+    fi
+    if [[ $(cat "$started" 2>/dev/null) != "$key" ]]; then
+        run systemctl restart crier.service
+        if [[ ! $dry ]]; then echo "$key" >"$started"; fi
+    elif ! systemctl is-active --quiet crier.service; then
+        run systemctl start crier.service
+    fi
 }
 
 install_service() {
@@ -400,14 +446,17 @@ install_service() {
 }
 
 uninstall_service() {
-    local pair
+    local pair folder
     must_be_root --uninstall
     if has_systemd; then
         run systemctl disable --now --quiet crier.service crier.socket 2>/dev/null || true
     fi
     for pair in "${unit_files[@]}"; do run rm -f "$dest${pair#* }"; done
     run rm -f "$dest/usr/local/bin/crier" "$dest/usr/local/bin/crierd"
-    run rm -rf "$dest/opt/crier" "$dest/var/lib/crier/models/starter"
+    for folder in systemd/user systemd/system systemd sysusers.d tmpfiles.d; do
+        if [[ -d $dest$lib/$folder ]]; then run rmdir --ignore-fail-on-non-empty "$dest$lib/$folder"; fi
+    done
+    run rm -rf "$dest"/opt/crier{,.new,.old} "$dest"/var/lib/crier/models/starter{,.part,.old} "$dest/run/crier"
     if has_systemd; then run systemctl daemon-reload; fi
     if [[ $purge ]]; then
         run rm -rf "$dest/etc/crier" "$dest/var/lib/crier" "$dest/var/cache/crier"

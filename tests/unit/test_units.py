@@ -47,7 +47,8 @@ def test_units_are_understood(tmp_path, units):
         copies[-1].write_text(text.replace("/opt/crier/bin/crierd", shutil.which("true")))
     scope = "--user" if units[0].startswith("user/") else "--system"
     done = run("systemd-analyze", scope, "verify", *map(str, copies), XDG_RUNTIME_DIR=str(tmp_path))
-    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    said = (done.stdout + done.stderr).splitlines()  # of the machine's own units too
+    assert not [line for line in said if "crier" in line]
 
 
 @pytest.mark.parametrize("unit", ["crier.service", "user/crier.service"])
@@ -79,7 +80,10 @@ def test_user_has_no_shell_and_may_use_the_sound_card(tmp_path):
 
 
 @needs("systemd-tmpfiles")
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give folders to another user")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", str(2**32 - 1)],
+    reason="only root outside of user namespaces can give folders to any user",
+)
 def test_folders_belong_to_the_user(tmp_path):
     """Every folder of the service is made, readable for all and writable for the service."""
     (tmp_path / "etc").mkdir()
