@@ -7,6 +7,7 @@ Times are read on the twelve-hour clock: 7:30 is "seven thirty", 07:05 "seven oh
 from re import Match
 
 from daemon.text.numbers_en import UNIT, cardinal, looks_like_year, ordinal, year
+from daemon.text.rule import Rule
 from daemon.text.tables_en import MONTHS, WEEKDAYS
 
 _MONTH = (
@@ -19,6 +20,10 @@ _YEAR_CUE = (
     r"in|since|of|by|from|until|till|before|after|during|year|circa|through|around|early|late|mid|spring|summer|autumn|"
     r"fall|winter|Christmas|Easter|copyright|©"
 )
+
+
+_DAY = r"(?i:Mon|Tue(?:s)?|Wed(?:nes)?|Thu(?:rs?)?|Fri|Sat(?:ur)?|Sun)(?i:day)?\b"
+_HMS = r"([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:]|\.[0-9])"
 
 
 def _month(name: str) -> str:
@@ -77,6 +82,14 @@ def _month_year(match: Match[str]) -> str:
     return f"{_month(match[1])} {year(match[2])}"
 
 
+def _days(match: Match[str]) -> str:
+    return f"{WEEKDAYS[match[1][:3].lower()]} to {WEEKDAYS[match[2][:3].lower()]}"
+
+
+def _months(match: Match[str]) -> str:
+    return f"{_month(match[1])} to {_month(match[2])}"
+
+
 def _cued_year(match: Match[str]) -> str:
     return match[1] + (year(match[2]) if looks_like_year(match[2]) else match[2])
 
@@ -109,11 +122,19 @@ def _clock(match: Match[str]) -> str:
     return words + mark
 
 
+def _duration(match: Match[str]) -> str:
+    counts = zip(match.groups()[1:], ("hour", "minute", "second"), strict=True)
+    parts = [f"{cardinal(str(int(count)))} {name}{'s' * (int(count) != 1)}" for count, name in counts if int(count)]
+    return match[1] + (" ".join(parts) or "zero seconds")
+
+
 def _hour(match: Match[str]) -> str:
     return f"{cardinal(str(int(match[1])))} {match[2].upper()} M"
 
 
-DATE_RULES = [
+DATE_RULES: list[Rule] = [
+    (rf"\b({_DAY})\.?\s?[-\u2013]\s?({_DAY})(?:\.(?=\s[0-9a-z]))?", _days),
+    (rf"\b({_MONTH})\.?\s?[-\u2013]\s?({_MONTH})(?:\.(?=\s[0-9a-z]))?", _months),
     (
         rf"\b(Mon|Tues?|Wed|Thu(?:rs)?|Fri|Sat|Sun)\b(?:\.|(,))?(?=\s(?:[0-9]|{_MONTH}))",
         lambda match: WEEKDAYS[match[1][:3].lower()] + (match[2] or ""),
@@ -142,17 +163,23 @@ DATE_RULES = [
     (rf"\b({_MONTH})\.?,?\s([0-9]{{4}})\b(?![:.,][0-9])", _month_year),
 ]
 
-YEAR_RULES = [
+YEAR_RULES: list[Rule] = [
+    (rf"(?<![\w:.,])([01]?[0-9]|2[0-4])\.(?=[0-5][0-9](?:\s?[-\u2013]\s?[0-9]{{1,2}}[.:][0-5][0-9])?{_AM_PM})", r"\1:"),
     (
         rf"(?<![\w.,/-])([0-9]{{4}})(?:\s?[-\u2013]\s?|\sto\s)([0-9]{{4}})(?![\w/-]|[.,][0-9]|\s?{UNIT}(?!\w))",
         _years,
     ),
     (rf"\b((?i:{_YEAR_CUE})\s)([0-9]{{4}})(?![\w]|[.,:/-][0-9]|\s?{UNIT}(?!\w))", _cued_year),
     (r"(?<![\w.,])([12][0-9]{2}0)'?s\b", _decade),
-    (r"(?<=\b[Tt]he )'?([2-9]0)'?s\b", _decade),
+    (r"(?:(?<=\b[Tt]he )'?|(?<!\w)')([2-9]0)'?s\b", _decade),
 ]
 
-TIME_RULES = [
+TIME_RULES: list[Rule] = [
+    (
+        rf"(?i)\b((?:timer|countdown|in|for|lasts|lasted|takes|took|uptime|duration|remaining)(?:\sis)?:?\s){_HMS}",
+        _duration,
+    ),
+    (rf"(?i)(?<![\w:.])(){_HMS}(?=\s(?:left|remaining|remain|elapsed|ago|to\sgo)\b)", _duration),
     (
         (
             r"(?<![\w:.])([01]?[0-9]|2[0-4]):([0-5][0-9])(?::([0-5][0-9])(?:\.[0-9]{1,6})?)?"

@@ -25,16 +25,32 @@ _TABLE = str.maketrans(_REPLACED)
 # Cf goes before the emoji library sees it: its search is quadratic in the zero-width joiners it meets.
 _DROPPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
 
-_BLOCK_TAG = re.compile(r"</?(?:p|br|div|li|ul|ol|tr|table|h[1-6]|hr)\b[^<>]{0,500}>", re.IGNORECASE)
-_TAG = re.compile(r"<(?:/?[A-Za-z]|[!?])[^<>]{0,500}>")
+_BLOCK_TAG = re.compile(
+    r"</?(?:p|br|div|li|ul|ol|tr|table|h[1-6]|hr)(?:\s[^<>=]{0,60}=[^<>]{0,500}|\s{0,9}/?)>", re.IGNORECASE
+)
+_NAMES = (
+    "a|abbr|audio|b|big|blockquote|body|button|code|del|details|em|emphasis|font|footer|form|h[1-6]|head|header|"
+    "html|i|img|input|ins|kbd|label|link|main|mark|meta|nav|ol|option|p|phoneme|pre|prosody|s|samp|say-as|script|"
+    "section|select|small|source|span|speak|strike|strong|style|sub|summary|sup|svg|table|tbody|td|textarea|tfoot|"
+    "th|thead|title|tt|u|var|video|voice"
+)
+_ATTRIBUTE = r"""\s{1,9}[A-Za-z][\w:.-]{0,60}=(?:"[^"<>]{0,2000}"|'[^'<>]{0,2000}'|[^\s<>"']{1,2000})"""
+_TAG = re.compile(
+    rf"</[A-Za-z][\w:-]{{0,40}}\s{{0,9}}>|<[!?][^<>]{{0,500}}>|<(?:{_NAMES})\s{{0,9}}/?>"
+    rf"|<[A-Za-z][\w:-]{{0,40}}(?:(?:{_ATTRIBUTE}){{1,20}}\s{{0,9}}/?|\s{{0,9}}/)>",
+    re.IGNORECASE,
+)
+"""A name alone between < and > is a tag where HTML or SSML knows it: in "a<b and c>d" nothing is."""
+_BRACKETED = re.compile(r"<((?:[a-z]{2,6}://|[\w.+-]{1,64}@)[^\s<>]{1,2000}|[A-Za-z][\w:-]{0,40})>")
+"""An address, or a word that is no tag: it is read."""
 _HUGE_ENTITY = re.compile(r"&#[0-9A-Za-z]{9,}+;?")  # int() of thousands of digits raises
 _LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\n]{0,500}\)")
 _FENCE = re.compile(r"^ {0,3}(?:`{3,}|~{3,})[^\n]*+", re.MULTILINE)
 _RULE_LINE = re.compile(r"^[ *_=|:+-]{3,}+$", re.MULTILINE)
-_LINE_MARK = re.compile(r"^[ ]{0,40}(?:(?:#{1,6}|>|[-*+])[ ]+)+(?:\[[ xX]\] )?", re.MULTILINE)
+_LINE_MARK = re.compile(r"^[ ]{0,40}(?:(?:#(?! +[0-9])|#{2,6}|>|[-*+])[ ]+)+(?:\[[ xX]\] )?", re.MULTILINE)
 _LIST_NUMBER = re.compile(r"^([ ]{0,40}[0-9]{1,3})[.)] (?=[^\n])", re.MULTILINE)
 _EMPHASIS = re.compile(r"\*{2,}+|~~+|`+|(?<![0-9 ])\*|\*(?![0-9 ])|(?<![^\W_])_+|_+(?![^\W_])")
-_EMOTICON = re.compile(r"(?<!\S)[:;=]['-]?[()DPpo|/\\](?!\S)")
+_EMOTICON = re.compile(r"(?<!\S)(?:[:;=]['-]?[()DPpo|/\\](?!\S)|<3(?=[\s.!?]{0,9}\Z))")
 _LINE_END = re.compile(r"([^\n]) ?\n[\s\n]*+")
 
 
@@ -43,7 +59,7 @@ def clean_characters(text: str) -> str:
     kept: list[str] = []
     for char in text.replace("\r\n", "\n").translate(_TABLE):
         category = unicodedata.category(char)
-        if category == "No" and "\u2044" in unicodedata.normalize("NFKC", char):
+        if category == "No" and "\u2044" in unicodedata.normalize("NFKC", char) and kept and kept[-1] != " ":
             kept.append(" ")  # 1½ must not become 11/2
         if char == "\n" or category not in _DROPPED:
             kept.append(str(unicodedata.decimal(char)) if category == "Nd" else char)
@@ -54,7 +70,7 @@ def clean_characters(text: str) -> str:
 def strip_markup(text: str) -> str:
     """HTML and Markdown to plain text; every line becomes a sentence of its own."""
     if "<" in text:
-        text = _TAG.sub("", _BLOCK_TAG.sub("\n", text))
+        text = _BRACKETED.sub(r" \1 ", _TAG.sub(" ", _BLOCK_TAG.sub("\n", text)))
     if "&" in text:
         text = clean_characters(html.unescape(_HUGE_ENTITY.sub(" ", text)))
     text = _FENCE.sub("", text)

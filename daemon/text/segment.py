@@ -7,7 +7,7 @@ sentence-stream was looked at and does not serve: it gives no offsets, strips ch
 import re
 from collections.abc import Callable
 
-from daemon.text.tables_en import ABBREVIATIONS, MAY_END, NEVER_END
+from daemon.text.tables_en import ABBREVIATIONS, CALENDAR, MAY_END, NEVER_END, STREET
 from daemon.values import Segment
 
 MAX_RAW_CHARS = 1000
@@ -25,6 +25,8 @@ _SPACES = re.compile(r"\s*")
 _BLANKS = re.compile(r"[^\S\n]*")
 _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]")
 _LAST_WORD = re.compile(r"(?:^|[\s(\"'\u201c\u2018])([^\s(\"'\u201c\u2018]{1,12})$")
+_NEXT_WORD = re.compile(r"[^\W\d_]{1,10}|.?", re.DOTALL)
+_STREET = re.compile(STREET + r"\Z")
 _CONJUNCTION = re.compile(r" (?=(?:and|or|but|because|so|that|which|who|when|while|if|then|with|to|for)\b)")
 _BREAKS = (re.compile(r"(?<=[.!?]) "), re.compile(r"(?<=[,;:]) "), _CONJUNCTION)
 """Where a sentence is best cut, best first."""
@@ -126,11 +128,13 @@ def find_sentence_end(window: str, *, ended: bool) -> int | None:
         if match[0] == "\n":
             return match.end()
         at = _skip(_BLANKS, window, match.end())
-        following = window[at : at + 1]
-        if not following and not final:
-            return None  # the marks may go on, and what follows decides
+        following = window[at : _skip(_NEXT_WORD, window, at)]
         separated = at > match.end() or following in ("", "\n") or match[0][0] in _WIDE_MARKS
-        if separated and _ends(window, match, following):
+        is_cut = not final and at + len(following) == len(window)
+        ends = separated and _ends(window, match, following, is_cut=is_cut)
+        if ends is None or not (following or final):
+            return None  # the marks may go on, and what follows decides
+        if ends:
             return match.end()
     if not final or not window:
         return None
@@ -145,22 +149,37 @@ def _skip(pattern: re.Pattern[str], text: str, start: int) -> int:
     return match.end() if match else start
 
 
-def _ends(window: str, match: re.Match[str], following: str) -> bool:
-    """Whether the marks end a sentence, given the character that follows them and the blanks ("" at the end)."""
-    marks = match[0]
+def _ends(window: str, match: re.Match[str], following: str, *, is_cut: bool) -> bool | None:
+    """Whether the marks end a sentence, given the word or character after the blanks that follow ("" at the end).
+
+    None if the word is cut and the whole of it can tell.
+    """
+    marks, first = match[0], following[:1]
     closed = marks[-1] not in _MARKS
     if following in ("", "\n"):
         return True
     if marks[0] != ".":
-        return not (closed and following.islower())  # "Stop!" he said
+        return not (closed and first.islower())  # "Stop!" he said
     if len(marks) > 1 and not closed:
-        return not following.islower()  # Wait... what
-    word = _LAST_WORD.search(window[max(0, match.start() - 13) : match.start()])
-    return _dot_ends(word[1], following, is_all=match.start() == len(word[1])) if word else True
+        return not first.islower()  # Wait... what
+    before = window[max(0, match.start() - 45) : match.start()]
+    if _STREET.search(before):
+        return first.isupper()  # on Elm St. Dinner
+    word = _LAST_WORD.search(before[-13:])
+    if word and word[1].lower() in CALENDAR & MAY_END and first.isupper():
+        return _day_ends(following.lower(), is_cut=is_cut)
+    return _dot_ends(word[1], first, is_all=match.start() == len(word[1])) if word else True
+
+
+def _day_ends(following: str, *, is_cut: bool) -> bool | None:
+    """The same for the dot of Mon. or Nov. and a word with a capital: Mon. Nov. 20 goes on, Mon. Dinner does not."""
+    if is_cut and any(name.startswith(following) for name in CALENDAR):
+        return None
+    return following not in CALENDAR
 
 
 def _dot_ends(word: str, following: str, *, is_all: bool) -> bool:
-    """The same for a single dot after ``word``, which may be all there is before it."""
+    """The same for another dot after ``word``, which may be all there is before it, and the next character."""
     key = word.lower()
     if key in NEVER_END or (len(word) == 1 and word.isalpha() and word.isupper()):
         return False  # Dr. Smith, J. Smith
@@ -169,7 +188,7 @@ def _dot_ends(word: str, following: str, *, is_all: bool) -> bool:
     if key in ("no", "nr"):
         return not following.isdigit()
     if ABBREVIATIONS.get(key, "a")[0].isupper():
-        return False  # Mon. Nov. 20
+        return False  # Mon. 9 to 5
     if key in MAY_END or _DOTTED.fullmatch(key):
         return not (following.islower() or following.isdigit())  # 7 a.m. tomorrow
     return True

@@ -8,6 +8,7 @@ UNITS: dict[str, tuple[str, str]] = {
     "mm": ("millimeter", "millimeters"),
     "μm": ("micrometer", "micrometers"),
     "nm": ("nanometer", "nanometers"),
+    "Nm": ("newton meter", "newton meters"),
     "mi": ("mile", "miles"),
     "ft": ("foot", "feet"),
     "yd": ("yard", "yards"),
@@ -65,9 +66,11 @@ UNITS: dict[str, tuple[str, str]] = {
     "fps": ("frame per second", "frames per second"),
     "kB": ("kilobyte", "kilobytes"),
     "MB": ("megabyte", "megabytes"),
+    "Mb": ("megabit", "megabits"),
     "GB": ("gigabyte", "gigabytes"),
     "TB": ("terabyte", "terabytes"),
     "MB/s": ("megabyte per second", "megabytes per second"),
+    "Mb/s": ("megabit per second", "megabits per second"),
     "GB/s": ("gigabyte per second", "gigabytes per second"),
     "kbps": ("kilobit per second", "kilobits per second"),
     "Mbps": ("megabit per second", "megabits per second"),
@@ -218,38 +221,26 @@ ABBREVIATIONS: dict[str, str] = {
     "dec": "December",
 }
 
+CALENDAR = frozenset(
+    {*(name.lower() for name in (*WEEKDAYS.values(), *MONTHS.values())), *WEEKDAYS, *MONTHS}
+    | {"tues", "thur", "thurs", "sept"}
+)
+"""Names of days and months, whole and cut."""
+
+STREET = r"(?<=[^.!?]\s)(?!(?:Mount|Mt|Lake|Port|Fort|Sault)\s)((?:[A-Z][a-z]{1,30}|[0-9]{1,3}(?:st|nd|rd|th))\s)St"
+"""Regex of a street's name; St without one is a saint's."""
+
+CODE_WORDS = (
+    "bus|gate|platform|seat|room|row|unit|terminal|section|zone|line|house|exit|track|apartment|apt|flat|suite|tram|"
+    "stop|door|block|class"
+)
+"""A number with a letter after one of these (12C) is a name, not an amount."""
+
 NEVER_END = frozenset({*TITLES, "e.g", "i.e", "eg", "ie", "vs", "approx", "st", "ext", "tel", "fig"})
 """Abbreviations after whose dot the sentence goes on, whatever follows."""
 
 MAY_END = frozenset({*ABBREVIATIONS, "a.m", "p.m", "am", "pm", "co", "jun", "jul", "mar", "sat", "sun"}) - NEVER_END
 """Abbreviations whose dot ends the sentence only where a capital follows."""
-
-SPOKEN_ACRONYMS = frozenset(
-    {"NASA", "NATO", "UNICEF", "UNESCO", "LASER", "RADAR", "COVID", "PIN", "SIM", "RAM", "ROM", "WIFI", "FAQ", "VAT"}
-)
-"""Read as words."""
-
-SPELLED_ACRONYMS = frozenset(
-    {
-        *("AC", "AI", "API", "ASAP", "ATA", "ATM", "CEO", "CIA", "CO", "CPU", "DIY", "DIN", "EPA", "ETA", "EU"),
-        *("EV", "FBI", "GPU", "HVAC", "IBM", "ID", "IMAX", "IO", "IP", "IQ", "ISO", "IT", "LAN", "LED", "OLED", "PA"),
-        *("PIR", "RGB", "SOS", "SUV", "TBA", "UFO", "UK", "UN", "UPS", "URL", "US", "USA", "USB", "UV", "VIP", "WAN"),
-        *("AQI", "BIOS", "HDMI", "IOT", "EEPROM", "FYI", "OTA", "SSID", "UPC", "UTC", "VOC", "RSVP", "NYE", "AKA"),
-        *("IVR", "AUX", "BMI", "EST", "ICE", "ICU", "MIA", "PTA", "RIP", "UI", "UDP", "UTF", "YMCA", "NY", "LA"),
-    }
-)
-"""Read letter by letter though they could be words."""
-
-_SHORT_WORDS = (
-    "A I AM AN AS AT BE BY DO GO HE HI IF IN IS IT ME MY NO OF OH OK ON OR OX SO TO UP US WE ALL AND ANY ARE ASK "
-    "BAD BAG BAR BED BIG BOX BOY BUS BUT BUY CAN CAR CAT CUP CUT DAD DAY DID DOG DRY DUE EAR EAT EGG END EYE FAN "
-    "FAR FEW FIX FOR FUN GAS GET GOT HAD HAS HER HEY HIM HIS HOT HOW ICE INN ITS JOB KEY KID LEG LET LOT LOW MAN "
-    "MAP MAY MEN MOM MUM NEW NOT NOW ODD OFF OIL OLD ONE OUR OUT OWN PAY PEN PET PUT RED RUN SAD SAY SEE SHE SIT "
-    "SIX SKY SON SUN TEA TEN THE TIP TOO TOP TRY TWO USE VAN WAR WAS WAY WET WHO WHY WIN YES YET YOU ZIP ZOO ADD "
-    "AGO AID AIR ACT ART "
-)
-SHORT_WORDS = frozenset(_SHORT_WORDS.split())
-"""Capitalised for stress, not because they are letters (IT and US: only where the whole text is in capitals)."""
 
 TOP_LEVEL_DOMAINS = "com|org|net|edu|gov|info|io|dev|app|eu|uk|de|fr|nl|ch|ca|au|local|lan"
 """A dotted word that ends in one of these is read as a host name."""

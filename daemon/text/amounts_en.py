@@ -1,0 +1,202 @@
+"""English rules for amounts: ranges, money, measures, fractions and shares."""
+
+import re
+from re import Match
+
+from daemon.text.numbers_en import LOOSE_NUMBER, NUMBER, UNIT, cardinal, fraction, is_one, number, split_number
+from daemon.text.rule import Rule
+from daemon.text.tables_en import CURRENCIES, SCALES, UNITS
+
+_FOLDED_UNITS = {symbol.lower(): words for symbol, words in reversed(UNITS.items()) if len(symbol) > 1}
+_SIGNS = r"[$£€¥₹]"
+_SCALE = r"(?:(k|K|m|M|bn|B)\b|\s(thousand|million|billion|trillion)\b)?"
+_SHORT = r"[0-9]{1,7}(?:[:.,][0-9]{1,3})?"
+_PER_UNIT = "kWh|h|hr|kg|lb|l|L|mo|min|s|d"
+_PER_WORD = "second|minute|hour|day|night|week|month|year|person"
+_SIGNED = rf"((?<![\w)])-)?({NUMBER})"
+_OF = (
+    "page|step|part|level|disk|disc|task|chapter|episode|lesson|item|file|lap|round|stage|phase|day|week|question|slide"
+)
+_OUT_OF = "rated|rating|score|scored|review"
+_TEMPERATURE_CUE = (
+    "is|at|to|of|below|above|under|over|about|around|outside|inside|than|like|low|high|min|max|temp|temperature"
+)
+_PLAIN_FRACTIONS = frozenset({2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 32, 64})
+
+
+def _money(match: Match[str]) -> str:
+    minus, sign, amount, letter, word = match.groups()
+    return ("minus " if minus else "") + _amount(sign, amount, SCALES.get(letter or word or ""))
+
+
+def _money_after(match: Match[str]) -> str:
+    return ("minus " if match[1] else "") + _amount(match[3], match[2], None)
+
+
+def _amount(sign: str, amount: str, scale: str | None) -> str:
+    one, many, cent, cents = CURRENCIES[sign]
+    whole, decimals = split_number(amount)
+    if scale:
+        return f"{number(amount)} {scale} {many}"
+    if len(decimals) not in (1, 2):
+        return f"{number(amount)} {one if is_one(amount) else many}"
+    parts = decimals.ljust(2, "0").lstrip("0")
+    units = [f"{cardinal(whole)} {one if is_one(whole) else many}"] if whole.strip("0") or not parts else []
+    units += [f"{cardinal(parts)} {cent if is_one(parts) else cents}"] if parts else []
+    return " and ".join(units)
+
+
+def _measure(match: Match[str]) -> str:
+    minus, amount, gap, symbol = match.groups()
+    if (len(symbol) == 1 and gap == "-") or (symbol in "CF" and not gap and not _is_temperature(match)):
+        return match[0]  # a code such as 5-A
+    words = UNITS.get(symbol) or _FOLDED_UNITS.get(symbol.lower())
+    if words is None:
+        return match[0]
+    one = is_one(amount) or gap == "-"  # a 5-km run
+    return f"{'minus ' if minus else ''}{number(amount)} {words[0] if one else words[1]}"
+
+
+def _is_temperature(match: Match[str]) -> bool:
+    """Whether 21C is one, and not a code: it has decimals, a sign, two or three digits, or words that say so."""
+    before = match.string[max(0, match.start() - 14) : match.start()]
+    after = match.string[match.end() : match.end() + 10]
+    cued = re.search(rf"(?i)\b(?:{_TEMPERATURE_CUE}):?\s$", before) or re.match(r"\s(?:out|in)side\b", after)
+    return bool(match[1] or cued or not match[2].isdigit() or len(match[2]) in (2, 3))
+
+
+def _hours_minutes(match: Match[str]) -> str:
+    names = ("hour", "minute") if match[2].lower() == "h" else ("minute", "second")
+    first, second = (cardinal(str(int(digits))) for digits in (match[1], match[3]))
+    return f"{first} {names[0]}{'' if first == 'one' else 's'} {second} {names[1]}{'' if second == 'one' else 's'}"
+
+
+def _feet_inches(match: Match[str]) -> str:
+    return f"{cardinal(match[1])} {UNITS['ft'][match[1] != '1']} {cardinal(match[2])} inch{'es' * (match[2] != '1')}"
+
+
+def _signed(match: Match[str]) -> str:
+    return f"{'minus ' if match[1] else ''}{number(match[2])}"
+
+
+def _inches(match: Match[str]) -> str:
+    return f"{_signed(match)} inch{'es' * (not is_one(match[2]))}"
+
+
+def _inch_mark(match: Match[str]) -> str:
+    before = match.string[max(0, match.start() - 200) : match.start()]
+    num_open = len(re.findall(r'(?<!\S)"(?=\S)', before)) - len(re.findall(r'(?<=[^\s0-9])"', before))
+    return match[0] if num_open > 0 else _inches(match)  # "the code is 12" has no inches
+
+
+def _scaled(match: Match[str]) -> str:
+    return f"{_signed(match)} {SCALES[match[3]]}"
+
+
+def _share(match: Match[str]) -> str:
+    """3 of 12, 4 out of 5 stars; or the fraction it is. The second number is left for its unit."""
+    cue, first, second, stars = match.groups()
+    whole = first.isdigit() and second.isdigit()
+    if float(first) > float(second) or (not cue and not stars and whole and _is_fraction(int(first), int(second))):
+        return match[0]
+    out_of = stars or re.match(f"(?i){_OUT_OF}", cue or "") or (not cue and (not whole or first == second))
+    return f"{cue or ''}{number(first)} {'out ' if out_of else ''}of {second}"
+
+
+def _is_fraction(numerator: int, denominator: int) -> bool:
+    if denominator > 10 and numerator % 2 == 0:
+        return False
+    return 0 < numerator < denominator and (denominator in _PLAIN_FRACTIONS or (numerator, denominator) == (1, 100))
+
+
+def _fraction(match: Match[str]) -> str:
+    whole, numerator, denominator, symbol = match.groups()
+    words = _parts(whole, numerator, denominator)
+    if symbol is None:
+        return words
+    one, many = UNITS[symbol]
+    if whole or numerator == "1":
+        return f"{words} {many if whole else one}"
+    return f"{words} of {'an' if one[0] in 'aeiou' or one == 'hour' else 'a'} {one}"
+
+
+def _parts(whole: str | None, numerator: str, denominator: str) -> str:
+    if not _is_fraction(int(numerator), int(denominator)):
+        words = f"{cardinal(numerator)} over {cardinal(denominator)}"
+        return f"{cardinal(whole)}, {words}" if whole else words
+    return f"{cardinal(whole)} and {fraction(numerator, denominator)}" if whole else fraction(numerator, denominator)
+
+
+WRITING_RULES: list[Rule] = [
+    # other ways to write the same number
+    (
+        r"(?<![\w.,])([0-9]{1,3}(?:\.[0-9]{3}){1,4}),([0-9]{1,2})(?![0-9])",
+        lambda match: f"{match[1].replace('.', '')}.{match[2]}",
+    ),
+    (rf"(?<={_SIGNS})\.(?=[0-9])", "0."),
+]
+
+GROUP_RULES: list[Rule] = [
+    (
+        (
+            r"(?<![\w.,:/])(?<![0-9]\s)(?:[1-9][0-9]{0,2}(?:\s[0-9]{3}){0,3}\s000|[1-9][0-9]?(?:\s[0-9]{3}){2,4})"
+            r"(?!\s?[0-9])"
+        ),
+        lambda match: re.sub(r"\s", "", match[0]),
+    ),
+]
+
+RANGE_RULES: list[Rule] = [
+    # the second half keeps its unit
+    (
+        (rf"(?<![\w.,:/-])(-?{_SHORT})\s?({UNIT}|{_SIGNS})\s?[-\u2013]\s?(?=-?{_SHORT}\s?\2(?!\w))"),
+        r"\1 to ",
+    ),
+    (
+        (
+            rf"(?<![\w.,:/-])(-?{_SIGNS}?{_SHORT}(?:\s?(?:[ap]\.?m\.?|%|°[CF]?))?)\s?[-\u2013]\s?"
+            rf"(?=(?:(?<=\u2013)-|(?<=\u2013\s)-)?{_SIGNS}?{_SHORT}(?!\w{{0,20}}[-\u2013]\w|/))"
+        ),
+        r"\1 to ",
+    ),
+    (r"(?<=[0-9])\s?[x\u00d7]\s?(?=[0-9])", " by "),
+]
+
+AMOUNT_RULES: list[Rule] = [
+    (rf"(?<![\w)])(-)?({_SIGNS})\s?({LOOSE_NUMBER}){_SCALE}", _money),
+    (rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})\s?([$£€¥₹]|(?:USD|EUR|GBP|JPY|CHF)\b)", _money_after),
+    (r"(?<![\w.,])([0-9]{1,5})\s?¢", lambda match: f"{cardinal(match[1])} cent{'' if match[1] == '1' else 's'}"),
+    (r"(?<![\w.,])([0-9]{1,2})(?:\s?ft\.?|')\s?([0-9]{1,2})\s?(?:in\b\.?|\")", _feet_inches),
+    (rf"(?<![\w.,/]){_SIGNED}\"(?!\w)", _inch_mark),
+    (rf"(?<![\w.,/]){_SIGNED}in\b", _inches),
+    (r"(?i)(?<![\w.,:])([0-9]{1,4})\s?(h)\s?([0-9]{1,2})\s?m(?:in)?\b", _hours_minutes),
+    (r"(?i)(?<![\w.,:])([0-9]{1,4})\s?(m)(?:in)?\s?([0-9]{1,2})\s?s(?:ec)?\b", _hours_minutes),
+    (
+        (
+            rf"(?<![\w.,/])((?i:(?:{_OF}|{_OUT_OF})(?:\sis)?[\s:]\s?))?([0-9]{{1,5}}(?:\.[0-9]{{1,2}})?)/"
+            r"([0-9]{1,5}(?:\.[0-9]{1,2})?)(?![0-9/]|[.,][0-9])(?=(\s(?:stars?|points?)\b)?)"
+        ),
+        _share,
+    ),
+    (r"(?<![\w.,/-])([0-9]{1,3})-(?=(?:1/(?:[2-9]|16)|2/[35]|3/[458]|4/5|5/[68]|7/8)(?![\w/]))", r"\1 "),
+    (
+        rf"(?<![\w.,/])(?:([0-9]{{1,4}})\s)?([0-9]{{1,3}})/([0-9]{{1,3}})(?![\w/]|\.[0-9])(?:\s?({UNIT})(?![\w/]))?",
+        _fraction,
+    ),
+    (r"(?<=[A-Za-z])/(?=100\s?km\b)", " per "),
+    (
+        (
+            rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})([\s-]?)((?i:{UNIT}))"
+            rf"(?![\w^]|/(?!(?:{_PER_UNIT}|{_PER_WORD})\b)[a-z])(?:\.(?=\s{{1,3}}[a-z]))?"
+        ),
+        _measure,
+    ),
+    (r"(?<![\w.,])((?<![\w)])-)?([0-9]{1,15}\.[0-9]{1,15}|[0-9]{2,3})(M|bn)\b", _scaled),
+    (r"(?<![\w.,])((?<![\w)])-)?([0-9]{1,15}\.[0-9]{1,15})(k|K|B)\b", _scaled),
+    (rf"(?<![\w.,]){_SIGNED}x(?![\w-])", lambda match: f"{_signed(match)} times"),
+    (
+        rf"(?<=[a-z0-9])/({_PER_UNIT})(?!\w)",
+        lambda match: " per " + ({"mo": "month", "d": "day"}.get(match[1]) or UNITS[match[1]][0]),
+    ),
+    (rf"(?<=[a-z0-9])/(?=(?:{_PER_WORD})\b)", " per "),
+]

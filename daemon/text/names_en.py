@@ -1,0 +1,125 @@
+"""English rules for addresses, and for digits that are names and not amounts: telephones, codes, rooms, versions."""
+
+import re
+from re import Match
+
+from daemon.text.numbers_en import UNIT, cardinal, number, short_code, spell
+from daemon.text.rule import Rule
+from daemon.text.tables_en import CODE_WORDS, TOP_LEVEL_DOMAINS
+
+_IP = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
+_PORT = r"(?::([0-9]{1,5})(?!\w))?"
+_NOT_NAMED = "".join(
+    f"(?<!{name} )" for name in ("living", "dining", "family", "laundry", "guest", "play", "utility", "server")
+)
+"""The living room 21 C is warm, while room 21 C is far down the corridor."""
+_LETTERED = r"(?:[0-9]{1,2}\s?[A-Z]|[0-9]{3}[A-UX-Z]|[0-9]{1,2}[a-z])(?![\w'/-])"
+
+
+def _url(match: Match[str]) -> str:
+    return f" {_host(match[1].lower())}{_port(match[2])} "
+
+
+def _host(name: str) -> str:
+    if re.fullmatch(_IP, name):
+        return " dot ".join(spell(part) for part in name.split("."))
+    return name.replace(".", " dot ").replace("-", " dash ")
+
+
+def _port(digits: str | None) -> str:
+    return f" port {spell(digits)}" if digits else ""
+
+
+def _address(match: Match[str]) -> str:
+    return _host(match[1]) + _port(match[2])
+
+
+def _email(match: Match[str]) -> str:
+    return f" {re.sub('[_+-]', ' ', match[1]).replace('.', ' dot ')} at {match[2].replace('.', ' dot ')} "
+
+
+def _long_digits(match: Match[str]) -> str:
+    before = f"{number(match[1][:-1])} point " if match[1] else ""
+    return f" {before}{spell(match[2])} "
+
+
+def _digit_groups(match: Match[str]) -> str:
+    if match[0].startswith("+") and sum(char.isdigit() for char in match[0]) < 8:
+        return match[0]
+    return ("plus " if match[0].startswith("+") else "") + _groups(match[0])
+
+
+def _groups(text: str) -> str:
+    return ", ".join(spell(group) for group in re.findall("[0-9]+", text))
+
+
+def _spelled_code(match: Match[str]) -> str:
+    return match[1] + _groups(match[2])
+
+
+def _lettered_codes(match: Match[str]) -> str:
+    return re.sub(r"([0-9]+)\s?([A-Za-z])\b", lambda code: f"{short_code(code[1])} {code[2].upper()}", match[0])
+
+
+def _version(match: Match[str]) -> str:
+    return " point ".join(cardinal(part) for part in match[0].rstrip("-").split(".")) + " "
+
+
+ADDRESS_RULES: list[Rule] = [
+    (
+        (
+            r"(?i)(?:\bhttps?|\bftp|\bmqtts?|\bwss?)://(?:www\.)?([a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8})"
+            rf"{_PORT}(?:[/?#](?:[^\s<>()]{{0,2000}}[^\s<>().,;:!?'\"])?)?"
+        ),
+        _url,
+    ),
+    (r"(?<![\w.+-])([\w.+-]{1,64})@([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,6})", _email),
+    (
+        (
+            rf"(?i)(?<![\w.@/-])(?:www\.)?([a-z0-9-]{{1,63}}(?:\.[a-z0-9-]{{1,63}}){{0,6}}\.(?:{TOP_LEVEL_DOMAINS}))"
+            rf"(?![\w-]|\.\w){_PORT}(?:/[\w/.%?=&#-]{{0,2000}}(?<![.?]))?"
+        ),
+        _url,
+    ),
+    (r"(?<![0-9])([0-9]{1,15}\.)?([0-9]{16,}+)", _long_digits),
+]
+
+CODE_RULES: list[Rule] = [
+    (
+        (
+            r"(?i)\b((?:call|dial|phone|ring|text|code|pin|otp|extension|ext\.?|zip)(?:\sis)?:?\s)"
+            r"([0-9]{3,4}(?:[ -][0-9]{3,4}){1,3}|[0-9]{3,10})(?![\w:-]|[.,][0-9])"
+        ),
+        _spelled_code,
+    ),
+    (
+        r"(?i)((?:#|\b(?:number|order|account|ticket|parcel|tracking)\s)#?)([0-9]{5,15})(?![\w:-]|[.,][0-9])",
+        _spelled_code,
+    ),
+    (
+        (
+            rf"\b(?:(?i:{_NOT_NAMED}(?:{CODE_WORDS})s?)\s{_LETTERED}"
+            rf"(?:(?:,|\sand|\sor|\sto|\s?&)\s{_LETTERED}){{0,5}}|[Ll]evel\s[0-9]{{1,2}}[A-F]\b(?!/))"
+        ),
+        _lettered_codes,
+    ),
+    (
+        r"(?i)\b((?:room|suite|flight|gate|apartment|route|highway)\s)([0-9]{3})(?![\w:-]|[.,][0-9])",
+        lambda match: match[1] + short_code(match[2]),
+    ),
+    (r"(?<![\w.+-])\+[0-9]{1,3}(?:[ .-]?\(?[0-9]{2,4}\)?){2,5}(?![\w-])", _digit_groups),
+    (r"(?<![\w.-])(?:1[ -])?\(?[2-9][0-9]{2}\)?[ .-][0-9]{3}[ .-][0-9]{4}(?![\w-])", _digit_groups),
+    (rf"(?<![\w.,-])[2-9][0-9]{{2}}-[0-9]{{4}}(?![\w-]|[.,][0-9]|\s?{UNIT}(?!\w))", _digit_groups),
+    (
+        (
+            r"(?<![\w.,:/-])(?<![0-9]\s)(?:0[0-9]{2,4}(?:\s[0-9]{2,8}){1,4}|0[0-9](?:\s[0-9]{2,4}){3,4})"
+            rf"(?![\w-]|\s[0-9]|[.,:/][0-9]|\s?{UNIT}(?!\w))"
+        ),
+        _digit_groups,
+    ),
+    (rf"(?<![\w.])({_IP})(?![\w]|\.[0-9]){_PORT}", _address),
+    (r"\b[vV](?:er\.\s?)?(?=[0-9])", "version "),
+    (r"(?<![\w.])[0-9]{1,5}(?:\.[0-9]{1,5}){2,4}(?![0-9_]|\.[0-9])(?:-?(?=[A-Za-z]))?", _version),
+    (r"\b24/7\b", "twenty four seven"),
+    (r"\b50/50\b", "fifty fifty"),
+]
