@@ -204,7 +204,11 @@ def test_ctrl_c_stops_the_text_that_is_waited_for(daemon):
     """An interrupted --wait silences its request and exits 130."""
     daemon.speaker.finish = None
     command = [sys.executable, "-m", "daemon.client", "say", "Hello", "--wait", "--socket", str(daemon.path)]
-    with subprocess.Popen(command, cwd=REPOSITORY) as process:
+
+    def as_on_a_terminal():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
+
+    with subprocess.Popen(command, cwd=REPOSITORY, preexec_fn=as_on_a_terminal) as process:  # noqa: PLW1509
         request = daemon.speaker.wait_said("Hello")
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
