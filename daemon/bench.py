@@ -57,8 +57,8 @@ def measure(config: EngineConfig, *, rounds: int) -> dict[str, Any]:
         peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the next line's arrays
         bandwidth = memory_bandwidth(engine.num_threads)
         frame_bytes = bytes_per_frame(engine)
-        frame_s = sum(r["synthesis_s"] for r in runs) / sum(r["frames"] for r in runs)
         frames = sum(r["frames"] for r in runs)
+        frame_s = sum(r["synthesis_s"] for r in runs) / frames
         stages = {
             name: round(1000 * sum(r["stages"][name] for r in runs) / frames, 3)
             for name in runs[0]["stages"]

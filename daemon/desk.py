@@ -45,6 +45,8 @@ class Entry:
 
     source: TextSource
     accepted_at: float
+    expected_s: float
+    """How long its text, as far as it is known, is expected to last; reckoned before the lock is taken."""
     attempts: int = 0
 
 

@@ -1,4 +1,4 @@
-"""What the daemon counts, for ``crier status --json`` and the stats topic."""
+"""What the daemon counts, for ``crier status --json``."""
 
 import threading
 import time
@@ -57,6 +57,7 @@ class Metrics:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, ready for JSON; what has no sample yet is None."""
+        memory = resident_memory()  # not under the lock: the audio thread counts events too
         with self._lock:
             return {
                 "uptime_s": round(time.monotonic() - self._start, 1),
@@ -67,7 +68,7 @@ class Metrics:
                 "underrun_ms": round(self._underrun_ms, 1),
                 "runaways": self._runaways,
                 "reconnects": self._reconnects,
-                **resident_memory(),
+                **memory,
             }
 
 

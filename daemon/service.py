@@ -142,24 +142,26 @@ class Service:
     def say(self, request: SpeakRequest, *, more: bool = False, expiry_s: float | None = None) -> Accepted:
         """Queue a request; a refusal is published as an event, and raised."""
         try:
-            self._check(request, more=more)
+            expected_s = self._check(request, more=more)
         except BadRequestError as err:
             if err.code in _EVENT_REASONS:
                 self.reject(_EVENT_REASONS[err.code], request.id)
             raise
-        return self._submit(request, more=more, expiry_s=expiry_s)
+        return self._submit(request, expected_s, more=more, expiry_s=expiry_s)
 
-    def _check(self, request: SpeakRequest, *, more: bool) -> None:
+    def _check(self, request: SpeakRequest, *, more: bool) -> float:
+        """Refuse what cannot be spoken; returns how long the rest is expected to last."""
         if len(request.text) > self._max_chars:
             raise BadRequestError(
                 "too_long", f"text is limited to {self._max_chars} characters, got {len(request.text)}"
             )
         self._engine.voices.get(request.voice or self._desk.settings.voice, request.lang)
-        if not more and not self._synthesizer.readable(request.text):
+        expected_s = self._synthesizer.expected_s(request.text)
+        if not more and not expected_s:
             raise BadRequestError("empty", "nothing in the text can be spoken")
+        return expected_s
 
-    def _submit(self, request: SpeakRequest, *, more: bool, expiry_s: float | None) -> Accepted:
-        wait_s = self._loop.expected_wait_s(request.text)
+    def _submit(self, request: SpeakRequest, expected_s: float, *, more: bool, expiry_s: float | None) -> Accepted:
         desk = self._desk
         with desk.open():
             if desk.stopping:
@@ -168,8 +170,8 @@ class Service:
             decision = desk.queue.submit(request, now, expiry_s=expiry_s)
             refusal = next((e for e in decision.events if e.event_type is EventType.REJECTED), None)
             if refusal is None:
-                desk.entries[request.id] = Entry(TextSource(request.text, more=more), now)
-            desk.apply(decision, wait_s=wait_s)
+                desk.entries[request.id] = Entry(TextSource(request.text, more=more), now, expected_s)
+            desk.apply(decision, wait_s=self._loop.wait_s(expected_s))
             if refusal is not None:
                 full = refusal.reason is Reason.QUEUE_FULL
                 raise BadRequestError("queue_full" if full else "bad_request", f"{refusal.reason}: {request.id}")
@@ -180,8 +182,11 @@ class Service:
 
     def append(self, request_id: str, text: str) -> None:
         """Add text to an open request."""
+        expected_s = self._synthesizer.expected_s(text[: self._max_chars])
         with self._desk.changed:
-            self._entry(request_id).source.append(text, self._max_chars)
+            entry = self._entry(request_id)
+            entry.source.append(text, self._max_chars)
+            entry.expected_s += expected_s
 
     def end(self, request_id: str) -> None:
         """Close an open request's text."""

@@ -58,10 +58,10 @@ class SpeakingLoop:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def expected_wait_s(self, text: str) -> float | None:
+    def wait_s(self, expected_s: float) -> float | None:
         """How long playback is held back because synthesis is slower than real time; None where it is not."""
         rtf = self._engine.rtf
-        return round(self._synthesizer.expected_s(text) * (rtf - 1), 1) if rtf > 1 else None
+        return round(expected_s * (rtf - 1), 1) if rtf > 1 else None
 
     def _run(self) -> None:
         try:
@@ -100,19 +100,21 @@ class SpeakingLoop:
         if entry.attempts > 1:
             entry.source = TextSource(entry.source.text, more=entry.source.open)
         job = Job(request, entry.source, f"{request.id}#{entry.attempts}", entry.accepted_at)
+        job.wait_s = self.wait_s(entry.expected_s)
         logger.debug("speak request_id=%s attempt=%d text=%r", request.id, entry.attempts, entry.source.text)
         self._ring.clear()
         self._desk.player.resume()
-        self._desk.player.begin(job.utterance, volume=request.volume, prebuffer_samples=self._prebuffer(job))
+        self._desk.player.begin(
+            job.utterance, volume=request.volume, prebuffer_samples=self._prebuffer(entry.expected_s)
+        )
         return job
 
-    def _prebuffer(self, job: Job) -> int:
+    def _prebuffer(self, expected_s: float) -> int:
         """Samples to have before playback starts, so that it does not starve."""
         rtf = self._engine.rtf
         if rtf <= COMFORTABLE_RTF:
             return 0
-        job.wait_s = self.expected_wait_s(job.source.text)
-        behind_s = self._synthesizer.expected_s(job.source.text) * (1 - 1 / rtf) if rtf > 1 else 0.0
+        behind_s = expected_s * (1 - 1 / rtf) if rtf > 1 else 0.0
         return min(int((behind_s + CUSHION_S) * SAMPLE_RATE), self._ring.capacity)
 
     def _speak(self, job: Job) -> None:

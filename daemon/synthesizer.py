@@ -84,12 +84,9 @@ class Spoken:
     """What became of one synthesis."""
 
     samples: int = 0
-    frames: int = 0
     truncated: bool = False
     synthesis_s: float = 0.0
     """Without waiting for room in the ring or for text."""
-    first_sample_at: float | None = None
-    """time.monotonic() when the first sample was in the ring."""
 
     @property
     def audio_s(self) -> float:
@@ -116,13 +113,10 @@ class Synthesizer:
         self._alphabet = engine.bundle.manifest.text.alphabet
         self._max_tokens = engine.bundle.manifest.limits.max_text_tokens
 
-    def readable(self, text: str) -> bool:
-        """Whether anything of the text can be spoken."""
-        return bool(self._normalize(text))
-
     def expected_s(self, text: str) -> float:
-        """How long a text is expected to last when spoken."""
-        return self._engine.expected_s(self._engine.count_tokens(self._normalize(text)))
+        """How long a text is expected to last when spoken; 0 if nothing of it can be."""
+        normalized = self._normalize(text)
+        return self._engine.expected_s(self._engine.count_tokens(normalized)) if normalized else 0.0
 
     def segmenter(self) -> TextSegmenter:
         """A fresh segmenter for this bundle's alphabet and limits."""
@@ -195,7 +189,7 @@ class _Speech:
 
     def run(self, on_first_sample: Callable[[float], None]) -> Spoken:
         """Speak until all is said or it is cancelled."""
-        session, spoken = self._session, self._spoken
+        session, spoken, silent = self._session, self._spoken, True
         while not self._cancelled() and self._feed():
             self._beat()
             chunk = self._next_chunk()
@@ -203,9 +197,9 @@ class _Speech:
                 continue
             if not self._write(chunk):
                 break
-            if spoken.first_sample_at is None:
-                spoken.first_sample_at = monotonic()
-                on_first_sample(spoken.first_sample_at)
+            if silent:
+                silent = False
+                on_first_sample(monotonic())
             if session.chunk.truncated:
                 self._after_runaway()
         spoken.samples = session.num_samples
@@ -216,7 +210,6 @@ class _Speech:
         chunk = self._session.next_audio_chunk()
         took = perf_counter() - began
         self._spoken.synthesis_s += took
-        self._spoken.frames += self._session.chunk.frames if chunk is not None else 0
         if self._keep_times:
             self.frames_ms.append(round(took * 1000, 3))
         return chunk

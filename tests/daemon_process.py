@@ -145,6 +145,13 @@ class Daemon:
         self._notify.close()
 
 
+NULL_CONFIG = """
+[audio]
+sink = "null"
+[socket]
+path = "{socket}"
+requests_per_second = 10000
+"""
 WAV_CONFIG = """
 [audio]
 sink = "wav"
@@ -153,6 +160,11 @@ path = "{wav}"
 path = "{socket}"
 requests_per_second = 1000
 """
+
+
+def mqtt_section(port: int, node: str = "kitchen") -> str:
+    """What a configuration needs for a broker on this machine."""
+    return f'[mqtt]\nenabled = true\nhost = "127.0.0.1"\nport = {port}\nnode = "{node}"\n'
 
 
 @contextlib.contextmanager

@@ -12,20 +12,8 @@ import sys
 from pathlib import Path
 
 from broker import Watcher, start_broker
-from daemon_process import ROOT, run_daemon
+from daemon_process import ROOT, WAV_CONFIG, mqtt_section, run_daemon
 
-CONFIG = """
-[mqtt]
-enabled = true
-host = "127.0.0.1"
-port = {port}
-node = "kitchen"
-[audio]
-sink = "wav"
-path = "{{wav}}"
-[socket]
-path = "{{socket}}"
-"""
 COUNTED = {"tcp": ("Tcp", "ActiveOpens"), "udp": ("Udp", "OutDatagrams")}
 TEXT = "Dinner is ready"
 
@@ -66,7 +54,7 @@ def main(folder: Path) -> None:
     try:
         with Watcher(broker.port, "crier/#") as watcher:
             before = sent()
-            with run_daemon(folder, CONFIG.format(port=broker.port)) as daemon:
+            with run_daemon(folder, WAV_CONFIG + mqtt_section(broker.port)) as daemon:
                 watcher.wait("crier/kitchen/availability", lambda payload: payload == b"online")
                 watcher.publish("crier/kitchen/get", ResponseTopic="crier/test")
                 watcher.wait("crier/test")

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from broker import MOSQUITTO, Watcher, start_broker  # noqa: E402 (found by the line above, as the others are)
-from daemon_process import run_daemon  # noqa: E402
+from daemon_process import NULL_CONFIG, mqtt_section, run_daemon  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 from soundcard import start_pulse  # noqa: E402
@@ -29,18 +29,6 @@ from soundcard import start_pulse  # noqa: E402
 from daemon.bench import SENTENCES  # noqa: E402
 
 BASE = "crier/bench"
-CONFIG = """
-[audio]
-sink = "{sink}"
-[socket]
-path = "{{socket}}"
-requests_per_second = 1000
-[mqtt]
-enabled = true
-host = "127.0.0.1"
-port = {port}
-node = "bench"
-"""
 FINAL = ("finished", "cancelled", "expired", "rejected", "failed")
 STARTS = 5
 PAUSE_S = 0.3
@@ -167,7 +155,9 @@ def measure_pulse(folder, port, rounds):
         return None
     with (
         start_pulse(folder) as pulse,
-        run_daemon(folder, CONFIG.format(sink="pyaudio", port=port), env=pulse.env) as daemon,
+        run_daemon(
+            folder, NULL_CONFIG.replace("null", "pyaudio") + mqtt_section(port, "bench"), env=pulse.env
+        ) as daemon,
         Speaker(daemon, port) as speaker,
     ):
         pulse.record()  # with nobody listening a null sink renders 2 s at a time, as no sound card does
@@ -187,7 +177,7 @@ def measure_all(folder, rounds, idle_s):
     """Every figure."""
     broker = start_broker(folder)
     try:
-        config = CONFIG.format(sink="null", port=broker.port)
+        config = NULL_CONFIG + mqtt_section(broker.port, "bench")
         figures = {"machine": machine(), "ready_ms": measure_start(folder, config, min(STARTS, rounds))}
         with run_daemon(folder, config) as daemon, Speaker(daemon, broker.port) as speaker:
             figures["at_start"] = speaker.memory()

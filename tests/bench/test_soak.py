@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from daemon_process import run_daemon
+from daemon_process import NULL_CONFIG, run_daemon
 from rich.console import Console
 from rich.table import Table
 from soundcard import wait_until
@@ -31,13 +31,6 @@ WARM_UP = 50
 GROWTH_BYTES = 2_000_000
 
 FINAL = {kind.value for kind in EventType if kind.final}
-NULL_CONFIG = """
-[audio]
-sink = "null"
-[socket]
-path = "{socket}"
-requests_per_second = 10000
-"""
 CLIENTS = 6
 REQUESTS = 300
 ROUNDS = 3

@@ -6,24 +6,12 @@ import time
 
 import pytest
 from broker import Watcher, start_broker
-from daemon_process import Client, render, run_daemon
+from daemon_process import NULL_CONFIG, Client, mqtt_section, render, run_daemon
 from soundcard import contains
 
 pytestmark = pytest.mark.engine
 
 SHORT = "Dinner is ready."
-MQTT_CONFIG = """
-[mqtt]
-enabled = true
-host = "127.0.0.1"
-port = {port}
-node = "kitchen"
-[audio]
-sink = "null"
-[socket]
-path = "{{socket}}"
-requests_per_second = 1000
-"""
 
 
 def say(**fields):
@@ -207,7 +195,7 @@ def kitchen(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kitchen")
     broker = start_broker(folder)
     try:
-        with run_daemon(folder, MQTT_CONFIG.format(port=broker.port)) as daemon:
+        with run_daemon(folder, NULL_CONFIG + mqtt_section(broker.port)) as daemon:
             with Watcher(broker.port, "crier/kitchen/availability") as watcher:
                 watcher.wait("crier/kitchen/availability", lambda payload: payload == b"online")
             daemon.broker = broker

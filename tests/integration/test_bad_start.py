@@ -9,24 +9,13 @@ import sys
 
 import pytest
 from broker import free_port, start_broker
-from daemon_process import ROOT, WAV_CONFIG, render, run_daemon
+from daemon_process import NULL_CONFIG, ROOT, WAV_CONFIG, mqtt_section, render, run_daemon
 from soundcard import contains, wait_until
 
 pytestmark = pytest.mark.engine
 
 SHORT = "Dinner is ready."
 STARTER = ROOT / "models" / "starter"
-MQTT_CONFIG = """
-[mqtt]
-enabled = true
-host = "127.0.0.1"
-port = {port}
-node = "kitchen"
-[audio]
-sink = "null"
-[socket]
-path = "{{socket}}"
-"""
 FAILING_WAV_CONFIG = """
 [audio]
 sink = "wav"
@@ -202,7 +191,7 @@ def test_a_broker_that_cannot_be_reached_does_not_stop_the_start(tmp_path, troub
             port = stack.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
         else:
             port = free_port()
-        config = MQTT_CONFIG.format(port=port)
+        config = NULL_CONFIG + mqtt_section(port)
         if trouble == "unresolvable":
             config = config.replace("127.0.0.1", "broker.invalid")
         daemon = stack.enter_context(run_daemon(tmp_path, config))

@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 from broker import Watcher, start_broker
-from daemon_process import ROOT, render, run_daemon
+from daemon_process import ROOT, mqtt_section, render, run_daemon
 from soundcard import FifoCard, contains, start_pulse, wait_until
 
 from daemon.values import SAMPLE_RATE
@@ -23,11 +23,6 @@ pcm.!default { type hw card 99 }
 ctl.!default { type hw card 99 }
 """
 CONFIG = """
-[mqtt]
-enabled = true
-host = "127.0.0.1"
-port = {port}
-node = "{node}"
 [audio]
 sink = "{sink}"
 device = "{device}"
@@ -71,7 +66,7 @@ def kitchen(tmp_path_factory, broker, pulse):
 
 def speaker(folder, broker, node, *, sink="pyaudio", device="", wait_s=5, env=None):
     """A daemon on the broker, to be entered."""
-    config = CONFIG.format(port=broker.port, node=node, sink=sink, device=device, wait_s=wait_s)
+    config = CONFIG.format(sink=sink, device=device, wait_s=wait_s) + mqtt_section(broker.port, node)
     return run_daemon(folder, config, env=env)
 
 

@@ -155,6 +155,18 @@ def test_refusals_are_raised_and_published_once(running, fields, code, reason):
     assert running.final("b").event_type is EventType.FINISHED
 
 
+def test_a_slow_voice_says_how_long_the_wait_is(engine, tmp_path):
+    """At a real-time factor of 2 playback is held back by the length of the speech, and both events tell it."""
+    engine.rtf = 2.0
+    made = Running(engine, tmp_path)
+    made.service.say(request(request_id="whole"))
+    made.final("whole")
+    wait_s = made.wait("whole", EventType.QUEUED).wait_s
+    assert wait_s == pytest.approx(engine.expected_s(engine.count_tokens("dinner is ready.")), abs=0.06)
+    assert made.wait("whole", EventType.STARTED).wait_s == wait_s
+    made.service.close(drain_s=0)
+
+
 def test_a_duplicate_does_not_harm_the_first(running):
     """The same id twice: the second is rejected, the first is spoken."""
     running.sink.gate.clear()
