@@ -9,6 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 _OPSETS = (("", 21), ("com.microsoft", 1))
 _IR_VERSION = 10  # the one of opset 21
+END = 2**31
+"""Where a slice ends that goes to the end."""
 
 
 class GraphBuilder:
@@ -56,14 +58,18 @@ class GraphBuilder:
         """``x`` [L, in] times ``weight`` [out, in] transposed, plus ``bias`` [out]."""
         return self.op("Gemm", x, self.weight(weight), self.constant(bias), transB=1)
 
+    def slice(self, x: str, start: int, end: int, *, axis: int, output: str | None = None) -> str:
+        """``x[start:end]`` along an axis; an ``end`` of ``END`` is the end."""
+        return self.op("Slice", x, self.integers(start), self.integers(end), self.integers(axis), output=output)
+
     def graph(self, inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto]) -> onnx.GraphProto:
         """The graph; outputs name values that were added with ``op(..., output=NAME)``."""
         return helper.make_graph(self._nodes, self._name, inputs, outputs, self._initializers)
 
 
-def tensor(name: str, dtype: int, *shape: int | str) -> onnx.ValueInfoProto:
-    """An input or output; a string is a dynamic dimension."""
-    return helper.make_tensor_value_info(name, dtype, shape)
+def tensor(name: str, dtype: int, *shape: int | str, meaning: str = "") -> onnx.ValueInfoProto:
+    """An input or output; a string is a dynamic dimension; ``meaning`` says to a reader of the file what it is."""
+    return helper.make_tensor_value_info(name, dtype, shape, doc_string=meaning)
 
 
 def model(graph: onnx.GraphProto) -> onnx.ModelProto:
