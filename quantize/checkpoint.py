@@ -1,39 +1,123 @@
-"""Safetensors files of a checkpoint, read tensor by tensor with their shapes checked."""
+"""Safetensors files of a checkpoint, read tensor by tensor with their shapes checked.
+
+Every read opens and closes its file, so that no mapping stays behind to count as memory.
+"""
 
 import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes  # noqa: F401  # makes bfloat16 known to numpy, and so to safetensors
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from daemon.errors import ModelError
 from daemon.values import F32
+from quantize.checkpoint_files import Selection, parse_json, select_files
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_READ_ERRORS = (SafetensorError, OSError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a tensor is and what its file's header says of it."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class Checkpoint:
-    """All tensors of the safetensors files of a folder (or of one file), by name."""
+    """All tensors of a checkpoint by name: one file, or a folder's (``select_files`` says which).
+
+    Attributes:
+        files: what the tensors are read from, sorted.
+
+    Raises:
+        ModelError: there is none, or one is damaged or missing.
+    """
 
     def __init__(self, source: Path) -> None:
-        self.files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
-        if not self.files:
-            raise ModelError(f"{source}: no *.safetensors file")
-        self._file_of: dict[str, Path] = {}
+        selection = select_files(source)
+        self.files = selection.files
+        self._entries: dict[str, _Entry] = {}
         for file in self.files:
-            try:
-                with safe_open(file, framework="numpy") as tensors:
-                    self._file_of |= dict.fromkeys(tensors.keys(), file)
-            except (SafetensorError, OSError) as err:
-                raise ModelError(f"{file}: not a readable safetensors file: {err}") from err
+            self._add(file, selection)
+        for name, file in selection.file_of.items():
+            if name not in self._entries:
+                raise ModelError(f"tensor {name}: expected in {file} by the index, found no such tensor")
+
+    def _add(self, file: Path, selection: Selection) -> None:
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  # not a dictionary
+                    if selection.file_of.get(name, file) != file:
+                        continue
+                    if name in self._entries:
+                        raise ModelError(
+                            f"tensor {name}: expected once, found in {self._entries[name].file} and {file}"
+                        )
+                    part = tensors.get_slice(name)
+                    self._entries[name] = _Entry(file, tuple(part.get_shape()), part.get_dtype())
+        except _READ_ERRORS as err:
+            raise ModelError(f"{file}: not a readable safetensors file: {_one_line(err)}") from err
 
     def __contains__(self, name: str) -> bool:
-        return name in self._file_of
+        return name in self._entries
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """What config.json beside the tensors says; empty where there is none.
+
+        Raises:
+            ModelError: it cannot be read or is not an object.
+        """
+        return parse_json(self.config_file) if self.config_file.is_file() else {}
+
+    @property
+    def config_file(self) -> Path:
+        """Where config.json would be."""
+        return self.files[0].parent / "config.json"
+
+    def names(self) -> list[str]:
+        """Every tensor, sorted."""
+        return sorted(self._entries)
 
     def count(self, prefix: str) -> int:
         """How many numbered parts ``prefix.0``, ``prefix.1``, ... the names speak of, gaps included."""
-        numbers = [
-            name.removeprefix(f"{prefix}.").split(".")[0] for name in self._file_of if name.startswith(f"{prefix}.")
-        ]
+        start = f"{prefix}."
+        numbers = [name.removeprefix(start).split(".")[0] for name in self._entries if name.startswith(start)]
         return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, from its file's header.
+
+        Raises:
+            ModelError: there is no such tensor.
+        """
+        return self._entry(name).shape
+
+    def check(self, name: str, *shape: int | None) -> tuple[int, ...]:
+        """Refuse a tensor of another shape, where None stands for any size; returns the shape. No data is read.
+
+        Raises:
+            ModelError: the tensor is missing, has another shape or does not hold floating-point numbers.
+        """
+        entry = self._entry(name, *shape)
+        found = entry.shape
+        if len(shape) != len(found) or any(s not in (None, n) for s, n in zip(shape, found, strict=True)):
+            raise ModelError(f"tensor {name}: expected {_expected(shape)}, found {list(found)} in {entry.file}")
+        if entry.dtype not in _FLOATS:
+            raise ModelError(
+                f"tensor {name}: expected one of {', '.join(_FLOATS)}, found {entry.dtype} in {entry.file}"
+            )
+        return found
 
     def tensor(self, name: str, *shape: int | None) -> F32:
         """Read one tensor as float32; None in ``shape`` stands for any size.
@@ -41,20 +125,36 @@ class Checkpoint:
         Raises:
             ModelError: the tensor is missing, has another shape, cannot be read or holds NaN or infinity.
         """
-        expected = "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
-        if name not in self._file_of:
-            raise ModelError(f"tensor {name}: expected {expected}, found no such tensor in {self._where()}")
-        file = self._file_of[name]
+        self.check(name, *shape)
+        return self._read(name)
+
+    def rows(self, name: str, rows: int | None, width: int | None) -> "TensorRows":
+        """A table whose rows are read when they are asked for.
+
+        Raises:
+            ModelError: the tensor is missing or has another shape.
+        """
+        self.check(name, rows, width)
+        return TensorRows(self.shape(name), partial(self._read, name))
+
+    def _entry(self, name: str, *shape: int | None) -> _Entry:
+        if name not in self._entries:
+            where = ", ".join(str(file) for file in self.files)
+            raise ModelError(f"tensor {name}: expected {_expected(shape)}, found no such tensor in {where}")
+        return self._entries[name]
+
+    def _read(self, name: str, rows: slice | None = None) -> F32:
+        file = self._entries[name].file
         try:
             with safe_open(file, framework="numpy") as tensors:
-                value = tensors.get_tensor(name)
-        except (SafetensorError, OSError, TypeError) as err:
-            raise ModelError(f"{file}: tensor {name} cannot be read: {err}") from err
-        if len(shape) != value.ndim or any(s not in (None, n) for s, n in zip(shape, value.shape, strict=True)):
-            raise ModelError(f"tensor {name}: expected {expected}, found {list(value.shape)} in {file}")
+                value = tensors.get_tensor(name) if rows is None else tensors.get_slice(name)[rows]
+        except _READ_ERRORS as err:
+            raise ModelError(f"{file}: tensor {name} cannot be read: {_one_line(err)}") from err
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is refused next
+            value = np.ascontiguousarray(value, np.float32)
         if not np.isfinite(value).all():
             raise ModelError(f"tensor {name}: expected finite numbers, found NaN or infinity in {file}")
-        return np.ascontiguousarray(value, np.float32)
+        return value
 
     def revision(self) -> str:
         """A hash over the files' content, to tell one checkpoint from another.
@@ -71,5 +171,36 @@ class Checkpoint:
             raise ModelError(f"{file}: cannot be read: {err.strerror}") from err
         return f"sha256:{digest.hexdigest()[:16]}"
 
-    def _where(self) -> str:
-        return ", ".join(str(file) for file in self.files)
+    def hub_revision(self) -> str | None:
+        """The commit, where the checkpoint is in a Hugging Face cache (``.../snapshots/<commit>/``)."""
+        folder = self.files[0].absolute().parent  # not resolved: the snapshot's files are links into blobs/
+        known = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
+        return folder.name if known else None
+
+
+class TensorRows:
+    """A table float32 [rows, width] in a checkpoint (``quantize.weights.Rows``)."""
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[slice], F32]) -> None:
+        self.shape = shape
+        self._read = read
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice, /) -> F32:
+        """Read consecutive rows.
+
+        Raises:
+            ModelError: they cannot be read or hold NaN or infinity.
+        """
+        start, stop, _ = rows.indices(len(self))
+        return self._read(slice(start, max(start, stop)))
+
+
+def _expected(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+
+
+def _one_line(err: Exception) -> str:
+    return " ".join(str(err).split())

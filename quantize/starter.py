@@ -63,11 +63,14 @@ def _transformer(checkpoint: Checkpoint, prefix: str, norm: str, width: int) -> 
         raise ModelError(
             f"tensors {prefix}.N: expected layers of a width that {_HEAD_DIM} divides, found {num_layers} of {width}",
         )
+    layers = [_layer(checkpoint, f"{prefix}.{n}", width) for n in range(num_layers)]
     return Transformer(
-        layers=[_layer(checkpoint, f"{prefix}.{n}", width) for n in range(num_layers)],
+        layers=layers,
         output_norm=checkpoint.tensor(norm, width),
         heads=width // _HEAD_DIM,
         kv_heads=width // _HEAD_DIM,
+        head_dim=_HEAD_DIM,
+        ffn=len(layers[0].ffn_gate),
         norm_eps=1e-5,
         rope_base=10_000.0,
         rotate_half=True,

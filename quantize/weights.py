@@ -4,10 +4,77 @@ Letters as in ``daemon.values``; Dd is the depth decoder's width, H the width of
 L the number of codec steps (several a frame).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
+
+import numpy as np
 
 from daemon.values import F32
+from quantize.mimi_weights import MimiCodec
+
+_T = TypeVar("_T")
+
+
+class Rows(Protocol):
+    """A table float32 [rows, width] that may be larger than memory: slices are read when asked for. An array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and width."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> F32:
+        """Some rows, float32 [n, width]."""
+        ...
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+        ...
+
+
+class Lazy(Sequence[_T]):
+    """A sequence whose items are read each time they are asked for, and not kept."""
+
+    def __init__(self, count: int, read: Callable[[int], _T]) -> None:
+        self._count = count
+        self._read = read
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> _T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_T]: ...
+    def __getitem__(self, index: int | slice) -> _T | Sequence[_T]:
+        if isinstance(index, slice):
+            return [self._read(number) for number in range(*index.indices(self._count))]
+        if not -self._count <= index < self._count:
+            raise IndexError(index)
+        return self._read(index % self._count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeScaling:
+    """Llama 3's scaling of the rotary frequencies.
+
+    Source: torchtune 0.4.0 ``Llama3ScaledRoPE``; transformers ``_compute_llama3_parameters``.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int
+
+    def divisors(self, rope_base: float, head_dim: int) -> F32:
+        """What each frequency is divided by, float32 [head_dim / 2]: llama.cpp's ``rope_freqs``."""
+        frequency = rope_base ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+        turns = self.original_context * frequency / (2 * np.pi)  # in the original context
+        smooth = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+        between = 1 / ((1 - smooth) / self.factor + smooth)
+        scaled = np.where(turns > self.high_freq_factor, 1.0, between)
+        return np.where(turns < self.low_freq_factor, self.factor, scaled).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +96,17 @@ class Layer:
 class Transformer:
     """A stack of layers from embeddings to normalised hidden states."""
 
-    layers: list[Layer]
+    layers: Sequence[Layer]
+    """``Lazy`` where the model is large: one layer at a time is in memory."""
     output_norm: F32
     heads: int
     kv_heads: int
+    head_dim: int
+    ffn: int
+    """Width of the feed-forward layers."""
     norm_eps: float
     rope_base: float
+    rope_scaling: RopeScaling | None = None
     rotate_half: bool
     """Whether q and k pair dimension i with i + head_dim / 2 (True) or 2i with 2i + 1 (False)."""
 
@@ -125,11 +197,13 @@ class SpeechModel:
     """[Q-1, C, Dd]."""
     projection: F32
     """[Dd, D]."""
-    text_embeddings: F32
+    text_embeddings: Rows
     """[Vt, D]."""
-    audio_embeddings: F32
-    """[Q * C, D]."""
-    codec: Codec
+    audio_embeddings: Rows
+    """[Q * C, D]; V rows a codebook where the heads have V classes."""
+    depth_audio_embeddings: Rows | None = None
+    """Likewise, where the depth decoder has a table of its own; else ``audio_embeddings`` is also its."""
+    codec: Codec | MimiCodec
     tokenizer: str
     """JSON of the ``tokenizers`` library."""
     manifest: dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from daemon.config import EngineConfig
 from daemon.errors import ModelError
 from daemon.values import SAMPLE_RATE, Array
 
@@ -26,6 +27,8 @@ Role = Literal[
     "depth_embeddings",
     "codec_decoder",
     "codec_encoder",
+    "codec_description",
+    "codec_test",
     "tokenizer",
 ]
 REQUIRED: tuple[Role, ...] = (
@@ -90,6 +93,8 @@ class LimitsTable(_Table):
     max_ratio: Annotated[float, Field(ge=1)]
     slack_s: Annotated[float, Field(ge=0)]
     max_utterance_s: Annotated[float, Field(gt=0)]
+    context_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds of earlier speech that are kept before a segment; 0 where the model was not trained for it."""
 
 
 class StopTable(_Table):
@@ -137,13 +142,17 @@ class Manifest(_Table):
     """manifest.toml."""
 
     format_version: Literal[1]
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=64)]
+    """Also the name of the folder that its recorded voices are kept in."""
     family: str
     description: str = ""
     licence: str
     source: str
     revision: str = ""
     recipe: str
+    """How the backbone is stored, and all else unless said otherwise."""
+    depth_recipe: str = ""
+    """How the depth decoder is stored, where that differs."""
     default_voice: str
     audio: AudioTable
     files: dict[Role, FileEntry]
@@ -194,6 +203,13 @@ class Bundle:
         if array.shape[0] < rows or array.shape[1] != width:
             raise ModelError(f"{path}: expected [{rows}, {width}] or more rows, found {list(array.shape)}")
         return np.asarray(array)
+
+
+def bundle_search(config: EngineConfig) -> list[Path]:
+    """Where bundles are looked for: as configured, else the repository's models/, then the service's folder."""
+    if config.bundle_path:
+        return [Path(path).expanduser() for path in config.bundle_path]
+    return [Path(__file__).resolve().parents[2] / "models", Path("/var/lib/crier/models")]
 
 
 def find_bundle(name: str, search: Sequence[Path]) -> Path:

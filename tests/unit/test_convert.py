@@ -1,5 +1,6 @@
 """python -m quantize convert: what it writes, and what it says when it cannot."""
 
+import contextlib
 import errno
 import os
 import tomllib
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer
 
 from daemon.engine.bundle import load_bundle
 from quantize.__main__ import main
-from quantize.bundle_writer import BundleWriteError, BundleWriter, to_toml
+from quantize.bundle_writer import BundleWriteError, BundleWriter, Part, to_toml
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +149,112 @@ def test_other_people_s_folder_is_left_alone(capsys, checkpoint, tmp_path):
     assert (other / "thesis.txt").exists()
 
 
+def written(content=b"content", log=None):
+    """A part that notes when it is written."""
+
+    def write(path, tick):
+        if log is not None:
+            log.append(path.name)
+        path.write_bytes(content)
+        tick(1, 2)
+
+    return write
+
+
+def ignore_tick(_done, _total):
+    """No bar."""
+
+
 def test_full_disk_leaves_nothing_behind(tmp_path):
     """When a file cannot be written, the old bundle stays and the new one is gone."""
 
-    def fail(_path):
+    def fail(_path, _tick):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(BundleWriteError, match="No space left"), BundleWriter(tmp_path / "voice") as bundle:
-        bundle.add("backbone", "backbone.gguf", fail)
+    with (
+        pytest.raises(BundleWriteError, match="No space left"),
+        BundleWriter(tmp_path / "voice", "key") as bundle,
+    ):
+        bundle.add(Part("backbone", "backbone.gguf", 10, fail), ignore_tick)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_small_a_disk_is_noticed_before_anything_is_written(tmp_path):
+    """What is needed and what there is are both said."""
+    with pytest.raises(BundleWriteError, match=r"needs 1000000\.00 GB, the disk has \d+"):  # noqa: SIM117
+        with BundleWriter(tmp_path / "voice", "key") as bundle:
+            bundle.reserve(10**15)
+    assert list(tmp_path.iterdir()) == []
+
+
+def interrupted(tmp_path, key):
+    """A run that wrote one part of two and was interrupted in the second."""
+
+    def stop(path, _tick):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt), BundleWriter(tmp_path / "voice", key) as bundle:
+        bundle.add(Part("one", "one", 7, written()), ignore_tick)
+        bundle.add(Part("two", "two", 7, stop), ignore_tick)
+    assert not (tmp_path / "voice").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "damage", "again"),
+    [("same", False, ["two"]), ("other", False, ["one", "two"]), ("same", True, ["one", "two"])],
+)
+def test_interrupted_run_is_gone_on_with(tmp_path, key, damage, again):
+    """What was finished is kept if it is whole and of the same checkpoint and recipe; nothing half-made is."""
+    interrupted(tmp_path, "same")
+    if damage:
+        (tmp_path / "voice.part" / "one").write_bytes(b"damaged")
+    log = []
+    with BundleWriter(tmp_path / "voice", key) as bundle:
+        for name in ("one", "two"):
+            bundle.add(Part(name, name, 7, written(log=log)), ignore_tick)
+        bundle.finish({"name": "voice"})
+    assert log == again
+    assert {path.name for path in (tmp_path / "voice").iterdir()} == {"manifest.toml", "one", "two"}
+    assert {path.read_bytes() for path in (tmp_path / "voice").iterdir() if path.suffix != ".toml"} == {b"content"}
+    assert [path.name for path in tmp_path.iterdir()] == ["voice"]
+
+
+def test_what_is_done_is_not_done_again(capsys, checkpoint, tmp_path):
+    """The same command says that it is done; a damaged bundle, another recipe or --force make it anew."""
+    out = tmp_path / "voice"
+    assert convert(checkpoint, out) == 0
+    before = (out / "manifest.toml").stat().st_mtime_ns
+    capsys.readouterr()
+    assert convert(checkpoint, out) == 0
+    assert "already done" in capsys.readouterr().err
+    assert (out / "manifest.toml").stat().st_mtime_ns == before
+    (out / "heads.onnx").write_bytes(b"damaged")
+    assert convert(checkpoint, out) == 0
+    load_bundle(out, verify="full")
+    assert main(["convert", str(checkpoint), "--out", str(out), "--quant", "f32", "--force"]) == 0
+    assert (out / "manifest.toml").stat().st_mtime_ns > before
+
+
+def test_depth_decoder_keeps_at_least_eight_bits_unless_asked(checkpoint, tmp_path):
+    """Four bits are for the backbone; --depth-quant says otherwise, and the manifest tells."""
+    for name, options, depth in [
+        ("a", [], "q8_0"),
+        ("b", ["--depth-quant", "q4_0"], ""),
+        ("c", ["--depth-quant", "f16"], "f16"),
+    ]:
+        out = tmp_path / name
+        assert main(["convert", str(checkpoint), "--out", str(out), "--quant", "q4_0", *options]) == 0
+        manifest = load_bundle(out).manifest
+        assert (manifest.recipe, manifest.depth_recipe) == ("q4_0", depth)
+    sizes = [load_bundle(tmp_path / name).manifest.files["depth_decoder"].bytes for name in "bac"]
+    assert sizes == sorted(sizes)
+
+
+def test_codec_beside_a_starter_checkpoint_is_refused(capsys, checkpoint, tmp_path):
+    """--codec and --tokenizer are CSM's."""
+    assert main(["convert", str(checkpoint), "--out", str(tmp_path / "x"), "--quant", "f32", "--codec", "m"]) == 66
+    assert "not a checkpoint of CSM" in capsys.readouterr().err
 
 
 def test_wrong_arguments_are_usage_errors(capsys):

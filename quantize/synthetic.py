@@ -1,0 +1,151 @@
+"""Models of CSM's shape with random weights: their speech is noise, their speed and memory are the real ones.
+
+Every weight is made when it is asked for, from the seed and its name, so a model costs no memory until it is written.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from daemon.values import SAMPLE_RATE
+from quantize.random_weights import BRANCH_GAIN, Random, RandomRows
+from quantize.synthetic_mimi import CODEBOOK_SIZE, NUM_CODEBOOKS, random_mimi
+from quantize.weights import Layer, Lazy, RopeScaling, SpeechModel, Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The sizes of one transformer."""
+
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a model; what is not here is the same in all."""
+
+    backbone: Stack
+    depth_decoder: Stack
+    text_vocab: int
+    begin_of_text: int
+    """Its token; the next one ends the text."""
+
+
+SHAPES = {
+    "csm-1b": Shape(Stack(16, 2048, 32, 8, 64, 8192), Stack(4, 1024, 8, 2, 128, 8192), 128_256, 128_000),
+    "csm-small": Shape(Stack(8, 512, 8, 2, 64, 2048), Stack(4, 256, 2, 1, 128, 2048), 2048, 2000),
+}
+"""Source: SesameAILabs/csm models.py (revision 2d72082).
+
+The small one has its topology and its codec, with transformers of a thirtieth.
+"""
+
+_VOCAB = 2051
+"""Classes of a codebook: three more than it has codes."""
+_ROPE = RopeScaling(factor=32, low_freq_factor=1, high_freq_factor=4, original_context=8192)
+
+
+def synthetic(shape: str, name: str, seed: int = 0) -> SpeechModel:
+    """A model of a shape in ``SHAPES`` with random weights; ``name`` is the bundle's."""
+    sizes, random = SHAPES[shape], Random(seed)
+    width, depth_width = sizes.backbone.width, sizes.depth_decoder.width
+    return SpeechModel(
+        backbone=_transformer(random, "backbone", sizes.backbone),
+        depth_decoder=_transformer(random, "depth_decoder", sizes.depth_decoder),
+        codebook0_head=random.matrix("codebook0_head", _VOCAB, width),
+        depth_heads=random("depth_heads", NUM_CODEBOOKS - 1, _VOCAB, depth_width, scale=1 / math.sqrt(depth_width)),
+        projection=random.matrix("projection", depth_width, width),
+        text_embeddings=RandomRows(random, "text", sizes.text_vocab, width, 1.0),
+        # A frame is the sum of its codes' rows.
+        audio_embeddings=RandomRows(random, "audio", NUM_CODEBOOKS * _VOCAB, width, 1 / math.sqrt(NUM_CODEBOOKS)),
+        codec=random_mimi(random),
+        tokenizer=_tokenizer(sizes.begin_of_text),
+        manifest=_manifest(shape, name, seed),
+    )
+
+
+def _transformer(random: Random, part: str, sizes: Stack) -> Transformer:
+    return Transformer(
+        layers=Lazy(sizes.layers, lambda number: _layer(random, f"{part}.{number}", sizes)),
+        output_norm=np.ones(sizes.width, np.float32),
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        ffn=sizes.ffn,
+        norm_eps=1e-5,
+        rope_base=500_000.0,
+        rope_scaling=_ROPE,
+        rotate_half=False,
+    )
+
+
+def _layer(random: Random, prefix: str, sizes: Stack) -> Layer:
+    width, q, kv = sizes.width, sizes.heads * sizes.head_dim, sizes.kv_heads * sizes.head_dim
+    return Layer(
+        attn_norm=np.ones(width, np.float32),
+        attn_q=random.matrix(f"{prefix}.attn_q", q, width),
+        attn_k=random.matrix(f"{prefix}.attn_k", kv, width),
+        attn_v=random.matrix(f"{prefix}.attn_v", kv, width),
+        attn_output=random.matrix(f"{prefix}.attn_output", width, q, BRANCH_GAIN),
+        ffn_norm=np.ones(width, np.float32),
+        ffn_gate=random.matrix(f"{prefix}.ffn_gate", sizes.ffn, width),
+        ffn_up=random.matrix(f"{prefix}.ffn_up", sizes.ffn, width),
+        ffn_down=random.matrix(f"{prefix}.ffn_down", width, sizes.ffn, BRANCH_GAIN),
+    )
+
+
+def _tokenizer(begin_of_text: int) -> str:
+    """One token a byte, between the model's own tokens for the begin and end of text."""
+    begin, end = ("<|begin_of_text|>", begin_of_text), ("<|end_of_text|>", begin_of_text + 1)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {letter: number for number, letter in enumerate(letters)} | dict([begin, end])
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{begin[0]} $A {end[0]}", pair=f"{begin[0]} $A {end[0]} $B", special_tokens=[begin, end]
+    )
+    return str(tokenizer.to_str(pretty=True))
+
+
+def _manifest(shape: str, name: str, seed: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "family": "csm",
+        "description": f"random weights in the shape of {shape}: its speech is noise, its speed and memory are real",
+        "licence": "none: random numbers",
+        "source": f"random weights in the shape of {shape}",
+        "revision": f"seed {seed}",
+        "default_voice": "noise0",
+        "audio": {
+            "sample_rate": SAMPLE_RATE,
+            "frame_rate": 12.5,
+            "num_codebooks": NUM_CODEBOOKS,
+            "codebook_size": CODEBOOK_SIZE,
+        },
+        "sampling": {"temperature": 0.9, "top_k": 50, "depth_temperature": 0.9, "depth_top_k": 50},
+        # Noise never ends by itself: it lasts as long as speech of the text would, a token being a letter.
+        "limits": {
+            "context": 2048,
+            "max_text_tokens": 512,
+            "seconds_per_token": 0.06,
+            "min_ratio": 1.0,
+            "max_ratio": 1.0,
+            "slack_s": 0.0,
+            "max_utterance_s": 90.0,
+            "context_s": 20.0,
+        },
+        "stop": {"kind": "zero_frame"},
+        "codec": {"delay_samples": 0},
+        "prompt": {"template": "[{speaker}]{text}"},
+        "voices": {
+            f"noise{speaker}": {"description": "noise", "language": "en", "speaker": speaker} for speaker in (0, 1)
+        },
+    }
