@@ -14,7 +14,7 @@ from pathlib import Path
 from daemon import log
 from daemon.audio.sink import open_sink
 from daemon.config import Config, load_config
-from daemon.engine.engine import Engine
+from daemon.engine.engine import Engine, Folders
 from daemon.errors import ConfigError, EngineError
 from daemon.inputs.mqtt import MqttInput
 from daemon.inputs.mqtt_credentials import read_password
@@ -86,7 +86,7 @@ class App:
         config, places = self._config, self._surroundings.places
         password = read_password(config.mqtt, places.credentials)
         sink = open_sink(config.audio)
-        engine = Engine(config.engine)
+        engine = Engine(config.engine, Folders(places.voices, places.cache))
         stack.callback(self._close_engine, engine)
         engine.self_test()
         service = Service(

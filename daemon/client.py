@@ -12,9 +12,11 @@ from typing import Any
 
 from daemon.client_socket import Connection, find_socket
 from daemon.errors import SpeechError
+from daemon.places import find_places
 
 _EPILOG = """exit codes: 0 done, 2 usage, 65 bad input or rejected, 66 model missing or damaged, 69 daemon unreachable,
-70 engine failed, 74 audio failed, 75 cancelled or expired (say --wait), 78 bad config, 130 interrupted"""
+70 engine failed, 73 voice not written, 74 audio failed, 75 cancelled or expired (say --wait), 78 bad config,
+130 interrupted"""
 _SWITCH = {"on": True, "true": True, "off": False, "false": False}
 
 _Run = Callable[[argparse.Namespace], int]
@@ -73,6 +75,7 @@ def _add_say(commands: Any, daemon: argparse.ArgumentParser) -> None:
     say.add_argument("--ttl", type=_seconds, metavar="SECONDS", help="not spoken if it cannot start by then")
     say.add_argument("--volume", type=int, metavar="PERCENT", help="for this text alone")
     say.add_argument("--seed", type=int, help="another rendition")
+    say.add_argument("--context", action="append", metavar="ID", help="a request before it, oldest first; repeatable")
     say.add_argument("--wait", action="store_true", help="until it has been spoken; prints no id")
     say.set_defaults(run=_elsewhere("daemon.client_say"))
 
@@ -94,13 +97,35 @@ def _add_local_commands(commands: Any) -> None:
     render.add_argument("--top-k", type=int)
     render.add_argument("--raw", action="store_true", help="no normalising, one segment")
     render.add_argument("--codes", metavar="FILE.npy", help="the codes too, int32 [T, Q]")
-    render.set_defaults(run=_elsewhere("daemon.render"))
+    render.set_defaults(run=_with_places("daemon.render"))
     bench = commands.add_parser("bench", parents=[config], help="how fast a bundle speaks here")
     bench.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
     bench.add_argument("--rounds", type=_positive, default=3)
     bench.set_defaults(run=_elsewhere("daemon.bench"))
     doctor = commands.add_parser("doctor", parents=[config], help="what this machine has, and what is missing")
     doctor.set_defaults(run=_elsewhere("daemon.doctor"))
+    _add_voice(commands)
+
+
+def _add_voice(commands: Any) -> None:
+    bundle = argparse.ArgumentParser(add_help=False)
+    bundle.add_argument("--config", metavar="FILE", help="config.toml that names the bundle")
+    bundle.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
+    voice = commands.add_parser("voice", help="voices from recordings")
+    voice.set_defaults(run=_with_places("daemon.voice"))
+    actions = voice.add_subparsers(required=True, metavar="add|list|remove", dest="action")
+    add = actions.add_parser("add", parents=[bundle], help="take a voice from a recording of 0.5 to 30 s")
+    add.add_argument("name", metavar="NAME")
+    add.add_argument("--audio", required=True, metavar="FILE", help="WAV, FLAC, Ogg, MP3 and others, at any rate")
+    add.add_argument("--transcript", required=True, metavar="TEXT", help="every word that is said in it")
+    add.add_argument("--language", default="en", metavar="CODE")
+    add.add_argument("--description", default="", metavar="TEXT")
+    add.add_argument("--speaker", type=int, default=0, metavar="N", help="number of the speaker in the model's prompt")
+    add.add_argument("--replace", action="store_true", help="where there is a voice of this name")
+    listing = actions.add_parser("list", parents=[bundle], help="the bundle's voices and the recorded ones")
+    listing.add_argument("--json", action="store_true", help="print one JSON object")
+    remove = actions.add_parser("remove", parents=[bundle], help="remove a recorded voice")
+    remove.add_argument("name", metavar="NAME")
 
 
 def _bundle(text: str) -> str:
@@ -125,6 +150,16 @@ def _elsewhere(module: str) -> _Run:
 
     def run(args: argparse.Namespace) -> int:
         code: int = import_module(module).run(args)
+        return code
+
+    return run
+
+
+def _with_places(module: str) -> _Run:
+    """Likewise, of a module that needs the user's folders."""
+
+    def run(args: argparse.Namespace) -> int:
+        code: int = import_module(module).run(args, find_places(os.environ))
         return code
 
     return run

@@ -29,6 +29,8 @@ class EngineConfig(_Section):
     """llama.cpp threads; 0 chooses from the model's size and the cores."""
     verify: Literal["auto", "full", "size"] = "auto"
     """sha256 at start: of every file up to 64 MiB, of every file, or of none (sizes are always checked)."""
+    kv_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 256
+    """Disk space for the state of recorded voices, so that the next start need not compute it; 0 keeps none."""
     profile: bool = False
     """One JSON line in the log per utterance: milliseconds per stage and per frame."""
 

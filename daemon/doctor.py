@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from daemon.bench import bytes_per_frame, memory_bandwidth
+from daemon.bench import bandwidth_rtf, bytes_per_frame, memory_bandwidth
 from daemon.config import Config, load_config
-from daemon.engine.bundle import load_bundle
-from daemon.engine.engine import Engine, bundle_search
+from daemon.engine.bundle import bundle_search, load_bundle
+from daemon.engine.engine import Engine, choose_threads
 from daemon.engine.llama import system_info
 from daemon.errors import AudioError, ConfigError, ModelError, SpeechError
+
+
+class _Bandwidth:
+    """The memory bandwidth in bytes a second, measured once for each number of threads that is asked for."""
+
+    def __init__(self) -> None:
+        self.measured: dict[int, int] = {}
+
+    def of(self, num_threads: int) -> int:
+        if num_threads not in self.measured:
+            self.measured[num_threads] = round(memory_bandwidth(num_threads))
+        return self.measured[num_threads]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,13 +40,15 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as err:
         config = Config()
         problems.append(err)
+    bandwidth = _Bandwidth()
     report: dict[str, Any] = {
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "simd": system_info(),
-        "bandwidth_bytes_per_s": round(memory_bandwidth(1)),
+        "bandwidth_bytes_per_s": round(bandwidth.of(1)),
         "devices": _devices(config, problems),
-        "bundles": _bundles(config),
+        "bundles": _bundles(config, bandwidth),
+        "bandwidth_by_threads": bandwidth.measured,
         "configured": _configured(config, problems),
     }
     report["problems"] = [str(err) for err in problems]
@@ -64,21 +79,38 @@ def _devices(config: Config, problems: list[SpeechError]) -> list[dict[str, Any]
     return devices
 
 
-def _bundles(config: Config) -> list[dict[str, Any]]:
-    """Every bundle that can be found, checked to the last byte."""
-    found: list[dict[str, Any]] = []
-    for parent in bundle_search(config.engine):
-        for path in sorted(parent.glob("*/manifest.toml")):
-            entry: dict[str, Any] = {"path": str(path.parent)}
-            try:
-                manifest = load_bundle(path.parent, verify="full").manifest
-            except ModelError as err:
-                entry["error"] = str(err)
-            else:
-                entry |= {"name": manifest.name, "recipe": manifest.recipe}
-                entry["bytes"] = sum(file.bytes for file in manifest.files.values())
-            found.append(entry)
+def _bundles(config: Config, bandwidth: _Bandwidth) -> list[dict[str, Any]]:
+    """Every bundle that can be found, checked to the last byte, with what this machine's memory allows it at best."""
+    folders = [
+        path.parent for search in bundle_search(config.engine) for path in sorted(search.glob("*/manifest.toml"))
+    ]
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("checking {task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        found = []
+        for folder in folders:
+            progress.update(task, description=str(folder))
+            found.append({"path": str(folder)} | _bundle(folder, config, bandwidth))
     return found
+
+
+def _bundle(folder: Path, config: Config, bandwidth: _Bandwidth) -> dict[str, Any]:
+    try:
+        bundle = load_bundle(folder, verify="full")
+    except ModelError as err:
+        return {"error": str(err)}
+    manifest, num_threads = bundle.manifest, choose_threads(config.engine, bundle)
+    return {
+        "name": manifest.name,
+        "recipe": manifest.recipe,
+        "depth_recipe": manifest.depth_recipe or manifest.recipe,
+        "bytes": sum(file.bytes for file in manifest.files.values()),
+        "can_clone": "codec_encoder" in manifest.files,
+        "threads": num_threads,
+        "bytes_per_frame": bytes_per_frame(manifest),
+        "bandwidth_rtf": round(bandwidth_rtf(manifest, bandwidth.of(num_threads)), 4),
+    }
 
 
 def _configured(config: Config, problems: list[SpeechError]) -> dict[str, Any] | None:
@@ -91,7 +123,7 @@ def _configured(config: Config, problems: list[SpeechError]) -> dict[str, Any] |
                 "threads": engine.num_threads,
                 "rtf": round(engine.rtf, 3),
                 "keeps_up": engine.rtf < 1,
-                "bytes_per_frame": bytes_per_frame(engine),
+                "bytes_per_frame": bytes_per_frame(engine.bundle.manifest),
             }
     except SpeechError as err:
         problems.append(err)
@@ -102,12 +134,12 @@ def _print(report: dict[str, Any]) -> None:
     table = Table(show_header=False, title="crier doctor")
     table.add_row("machine", f"{report['machine']}, {report['cores']} cores")
     table.add_row("SIMD in llama.cpp", report["simd"])
-    table.add_row("memory, one thread", f"{report['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s")
+    for num_threads, speed in report["bandwidth_by_threads"].items():
+        table.add_row(f"memory, {num_threads} thread(s)", f"{speed / 1e9:.1f} GB/s")
     for device in report["devices"]:
         table.add_row("sound device", Text(f"{device['index']}: {device['name']}"))
     for bundle in report["bundles"]:
-        text = bundle.get("error") or f"{bundle['name']} {bundle['recipe']}, {bundle['bytes'] / 1e6:.0f} MB, intact"
-        table.add_row("bundle", Text(text))
+        table.add_row("bundle", Text(bundle.get("error") or _bundle_text(bundle)))
     configured = report["configured"]
     if configured:
         verdict = "keeps up" if configured["keeps_up"] else "is slower than real time here"
@@ -115,3 +147,13 @@ def _print(report: dict[str, Any]) -> None:
     for problem in report["problems"]:
         table.add_row("[red]problem", Text(problem))
     Console().print(table)
+
+
+def _bundle_text(bundle: dict[str, Any]) -> str:
+    depth = "" if bundle["depth_recipe"] == bundle["recipe"] else f" (depth decoder {bundle['depth_recipe']})"
+    cloning = ", takes recorded voices" if bundle["can_clone"] else ""
+    return (
+        f"{bundle['name']} {bundle['recipe']}{depth}, {bundle['bytes'] / 1e6:.0f} MB, intact{cloning}\n"
+        f"reads {bundle['bytes_per_frame'] / 1e6:.0f} MB a frame: by this memory, with {bundle['threads']} thread(s),"
+        f" a real-time factor of {bundle['bandwidth_rtf']:.2f} at best"
+    )

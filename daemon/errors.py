@@ -26,6 +26,12 @@ class EngineError(SpeechError):
     """llama.cpp or onnxruntime failed; the utterance is lost, the contexts are rebuilt."""
 
 
+class StoreError(SpeechError):
+    """What was to be kept (a recorded voice) cannot be written or removed."""
+
+    exit_code = 73
+
+
 class AudioError(SpeechError):
     """The sound device or the output file cannot be opened or has gone away."""
 

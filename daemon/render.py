@@ -19,9 +19,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from daemon.audio.sink import open_sink, wav_header
 from daemon.config import Config, load_config
-from daemon.engine.engine import Engine
+from daemon.engine.engine import Engine, Folders
 from daemon.engine.session import TtsSession
 from daemon.errors import AudioError, BadRequestError
+from daemon.places import Places
 from daemon.synthesizer import Synthesizer
 from daemon.values import SAMPLE_RATE, Array, Pcm16, Segment, Segmenter
 
@@ -40,7 +41,7 @@ class _WholeText:
         return [Segment(self._text, 0)] if self._text else []
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, places: Places) -> int:
     """Do what the command line asks; the exit code is that of an audio failure if it could not be played.
 
     Raises:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.bundle:
         engine_config = engine_config.model_copy(update={"bundle": args.bundle})
     speaker = _Speaker(config)
-    with Engine(engine_config) as engine:
+    with Engine(engine_config, Folders(places.voices, places.cache)) as engine:
         synthesizer = Synthesizer(engine, profile=False)
         segmenter: Segmenter = _WholeText() if args.raw else synthesizer.segmenter()
         sampling = engine.sampling(

@@ -65,7 +65,8 @@ class Service:
         self._engine = engine
         self._metrics = metrics
         self._settings_path = settings_path
-        settings = self._known_voice(load_settings(settings_path, volume=config.audio.volume))
+        settings = load_settings(settings_path, volume=config.audio.volume)
+        settings = settings.model_copy(update={"voice": engine.voices.known(settings.voice)})
         self._synthesizer = Synthesizer(engine, profile=config.engine.profile)
         ring = PcmRing(SAMPLE_RATE * (SLOW_RING_S if engine.rtf > 1 else RING_S))
         self._desk = Desk(config.queue, settings, metrics, default_voice=engine.voices.default)
@@ -75,15 +76,6 @@ class Service:
         self._player = self._desk.player = Player(sink, ring, config.audio, self._loop, lambda: beat("audio"))
         self._player.set_volume(settings.volume)
         self._saved = settings
-
-    def _known_voice(self, settings: Settings) -> Settings:
-        """Forget a saved voice that this bundle does not have."""
-        try:
-            self._engine.voices.get(settings.voice)
-        except BadRequestError as err:
-            logger.warning("saved voice dropped: %s", err)
-            return settings.model_copy(update={"voice": None})
-        return settings
 
     @property
     def fatal(self) -> SpeechError | None:
@@ -155,7 +147,10 @@ class Service:
             raise BadRequestError(
                 "too_long", f"text is limited to {self._max_chars} characters, got {len(request.text)}"
             )
-        self._engine.voices.get(request.voice or self._desk.settings.voice, request.lang)
+        voices = self._engine.voices
+        voices.get(request.voice or voices.known(self._desk.settings.voice), request.lang)
+        if request.context and not self._engine.takes_context:
+            raise BadRequestError("bad_request", "context: the loaded voice model cannot go on from earlier speech")
         expected_s = self._synthesizer.expected_s(request.text)
         if not more and not expected_s:
             raise BadRequestError("empty", "nothing in the text can be spoken")

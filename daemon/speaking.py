@@ -139,7 +139,7 @@ class SpeakingLoop:
                 job.source,
                 self._ring,
                 job.cancelled.is_set,
-                voice=job.request.voice or self._desk.settings.voice,
+                voice=job.request.voice or self._engine.voices.known(self._desk.settings.voice),
                 beat=self._beat,
                 on_first_sample=on_first_sample,
             )

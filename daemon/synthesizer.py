@@ -4,7 +4,7 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from time import monotonic, perf_counter
 from typing import Protocol
@@ -14,7 +14,7 @@ from daemon.engine.session import TtsSession
 from daemon.errors import BadRequestError
 from daemon.text.normalize import normalize
 from daemon.text.segment import TextSegmenter
-from daemon.values import SAMPLE_RATE, Pcm16, SpeakRequest
+from daemon.values import SAMPLE_RATE, Pcm16, SpeakRequest, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -125,6 +125,16 @@ class Synthesizer:
     def _normalize(self, text: str) -> str:
         return normalize(text, alphabet=self._alphabet)
 
+    def _context(self, entries: Sequence[str | Turn]) -> list[str | Turn]:
+        """The entries with their texts as the model reads them; what has nothing to say is left out."""
+        spoken = [
+            entry
+            if isinstance(entry, str)
+            else Turn.model_construct(text=self._normalize(entry.text), speaker=entry.speaker)
+            for entry in entries
+        ]
+        return [entry for entry in spoken if isinstance(entry, str) or entry.text]
+
     def speak(
         self,
         request: SpeakRequest,
@@ -151,12 +161,15 @@ class Synthesizer:
             EngineError: a native library failed.
             BadRequestError: the model cannot take the text.
         """
-        session = self._engine.session(self.segmenter(), voice=voice, seed=request.seed)
+        session = self._engine.session(
+            self.segmenter(), voice=voice, seed=request.seed, context=self._context(request.context)
+        )
         times = self._engine.reset_times()
         speech = _Speech(session, source, ring, cancelled, beat, keep_times=self._profile)
         spoken = speech.run(on_first_sample)
         if spoken.truncated:
             logger.warning("runaway request_id=%s: cut", request.id)
+        self._engine.history.add(request.id, session.conversation())
         if not cancelled():
             self._engine.note_rtf(spoken.synthesis_s, spoken.audio_s)
         if self._profile:

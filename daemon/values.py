@@ -49,6 +49,10 @@ def _priority(value: Any) -> Any:
     return Priority(_SSIP.get(value, value)) if isinstance(value, str) else value
 
 
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 class EventType(StrEnum):
     """What happened to a request; all but the first two are final."""
 
@@ -89,6 +93,16 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Turn(_Value):
+    """Something said before, in a conversation, of which there is only the text."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    text: Annotated[str, Field(min_length=1)]
+    speaker: Annotated[int, Field(ge=0, le=99)] = 0
+    """Who said it, by the number the model knows."""
+
+
 class SpeakRequest(_Value):
     """One thing to say, as it came from the wire. Strict JSON types: ``"volume": "50"`` is refused."""
 
@@ -106,6 +120,8 @@ class SpeakRequest(_Value):
     speed: Annotated[float, Field(ge=0.5, le=2.0, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     lang: Annotated[str, Field(min_length=2, max_length=16)] | None = None
+    context: Annotated[tuple[RequestId | Turn, ...], Field(max_length=32), BeforeValidator(_tuple)] = ()
+    """What was said before, oldest first: ids of earlier requests, or texts; for voices that go on from it."""
 
 
 class Event(_Value):

@@ -1,5 +1,8 @@
 """The backbone: text and frames in, one hidden state a frame out."""
 
+import hashlib
+from dataclasses import dataclass
+
 import numpy as np
 
 from daemon.engine.bundle import Bundle
@@ -8,6 +11,32 @@ from daemon.errors import ModelError
 from daemon.values import F32, I32
 
 PREFILL_BATCH = 512
+_FRAMES_AT_ONCE = 32
+"""Frames whose gathered rows are in memory together: 8 MB for CSM-1B."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSegment:
+    """One turn as the backbone reads it: text, then its speech and the frame of zeros that ends it."""
+
+    tokens: list[int]
+    codes: I32 | None = None
+    """int32 [T, Q]; None where only the text is known."""
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return 0 if self.codes is None else len(self.codes)
+
+    @property
+    def num_positions(self) -> int:
+        """Room in the KV cache."""
+        return len(self.tokens) + (0 if self.codes is None else len(self.codes) + 1)
+
+    def digest(self) -> str:
+        """A hash of the content."""
+        codes = b"" if self.codes is None else np.ascontiguousarray(self.codes, np.int32).tobytes()
+        return hashlib.sha256(repr((self.tokens, self.num_frames)).encode() + codes).hexdigest()
 
 
 class Backbone:
@@ -38,6 +67,7 @@ class Backbone:
             raise
         self._offsets = np.arange(audio.num_codebooks, dtype=np.int64) * (len(self._audio) // audio.num_codebooks)
         self._rows = np.zeros(audio.num_codebooks, np.int64)
+        self._end = np.zeros(audio.num_codebooks, np.int32)
         self._gathered = np.zeros((audio.num_codebooks, width), self._audio.dtype)
         self._widened = np.zeros((audio.num_codebooks, width), np.float32)
 
@@ -50,6 +80,22 @@ class Backbone:
         if max(tokens) >= len(self._text):
             raise ModelError(f"tokenizer gives id {max(tokens)}, text_embeddings has {len(self._text)} rows")
         return self.model.prefill(self._text[tokens])
+
+    def prefill(self, segment: PromptSegment) -> None:
+        """Append a segment: its text, its frames and the frame of zeros that ends them."""
+        self.prefill_text(segment.tokens)
+        if segment.codes is not None:
+            frames = np.zeros((len(segment.codes) + 1, len(self._offsets)), np.int64)
+            frames[:-1] = segment.codes
+            embeddings = np.empty((len(frames), self.model.width), np.float32)
+            for start in range(0, len(frames), _FRAMES_AT_ONCE):
+                rows = frames[start : start + _FRAMES_AT_ONCE] + self._offsets
+                self._audio[rows].astype(np.float32).sum(axis=1, out=embeddings[start : start + len(rows)])
+            self.model.prefill(embeddings)
+
+    def end_speech(self) -> None:
+        """Append the frame of zeros that the model was trained to see after speech."""
+        self.step(self._end)
 
     def step(self, codes: I32) -> F32:
         """Append one frame, int32 [Q]: the sum of its codebooks' embeddings. Returns the hidden state (a view)."""

@@ -2,20 +2,25 @@
 
 import logging
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Self, TypeVar
 
 from daemon.config import EngineConfig
-from daemon.engine.bundle import Bundle, find_bundle, load_bundle
+from daemon.engine.backbone import PromptSegment
+from daemon.engine.bundle import Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel, StageTimes
+from daemon.engine.history import History
 from daemon.engine.sampling import Sampling
 from daemon.engine.session import TtsSession
+from daemon.engine.voice_store import VoiceStore
 from daemon.engine.voices import Voices
 from daemon.errors import BadRequestError, EngineError, ModelError
-from daemon.values import SAMPLE_RATE, Segment, Segmenter
+from daemon.values import SAMPLE_RATE, Segment, Segmenter, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -24,15 +29,20 @@ _T = TypeVar("_T")
 FAMILIES = {"csm": CsmModel}
 SELF_TEST_TEXT = "this is a test."
 SELF_TEST_FRAMES = 12
+HISTORY_S = 600.0
+"""Seconds of speech whose codes are kept for requests that go on from them: half a megabyte of CSM-1B's."""
 ONE_THREAD_BYTES = 64 * 2**20
 """A backbone up to this size runs fastest on one thread: its steps are shorter than waking another."""
 
 
-def bundle_search(config: EngineConfig) -> list[Path]:
-    """Where bundles are looked for: as configured, else the repository's models/, then the service's folder."""
-    if config.bundle_path:
-        return [Path(path).expanduser() for path in config.bundle_path]
-    return [Path(__file__).resolve().parents[2] / "models", Path("/var/lib/crier/models")]
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where an engine finds and keeps what is not in the bundle."""
+
+    voices: tuple[Path, ...] = ()
+    """Recorded voices; the first is the one that new ones are put in."""
+    cache: Path | None = None
+    """What can be computed again; None: nowhere."""
 
 
 class Engine:
@@ -42,19 +52,23 @@ class Engine:
         bundle: what was loaded.
         voices: its voices.
         rtf: seconds of synthesis per second of audio, as measured last; above 1 it cannot keep up.
+        history: what was said lately, by request.
 
     Raises:
         ModelError: the bundle is missing, damaged or not consistent.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, folders: Folders | None = None) -> None:
+        folders = folders or Folders()
         self.bundle: Bundle = load_bundle(find_bundle(config.bundle, bundle_search(config)), verify=config.verify)
         manifest = self.bundle.manifest
         if manifest.family not in FAMILIES:
             known = ", ".join(FAMILIES)
             raise ModelError(f"{self.bundle.folder}: family {manifest.family!r}, this program knows: {known}")
-        self.num_threads = config.threads or _automatic_threads(self.bundle)
-        self.voices = Voices(manifest)
+        self.num_threads = choose_threads(config, self.bundle)
+        self.voices = Voices(manifest, VoiceStore(folders.voices, manifest.name))
+        self.history = History(HISTORY_S * manifest.audio.frame_rate)
+        self._kv = (folders.cache and folders.cache / "kv", config.kv_cache_mb * 2**20)
         self.rtf = 0.0
         self._defaults = (
             Sampling(manifest.sampling.temperature, manifest.sampling.top_k),
@@ -63,7 +77,10 @@ class Engine:
         self._open()
 
     def _open(self) -> None:
-        self._model = FAMILIES[self.bundle.manifest.family](self.bundle, num_threads=self.num_threads)
+        folder, max_bytes = self._kv
+        self._model = FAMILIES[self.bundle.manifest.family](
+            self.bundle, num_threads=self.num_threads, kv_folder=folder, kv_bytes=max_bytes
+        )
         try:
             self._codec = CodecDecoder(self.bundle)
         except ModelError:
@@ -105,8 +122,16 @@ class Engine:
         voice: str | None = None,
         seed: int | None = None,
         sampling: tuple[Sampling, Sampling] | None = None,
+        context: Sequence[str | Turn] = (),
     ) -> TtsSession:
         """Begin an utterance; the one before is over.
+
+        Args:
+            segmenter: cuts the text.
+            voice: its name; None is the bundle's default.
+            seed: of the sampling; None: from the text and the voice.
+            sampling: in place of the bundle's.
+            context: what was said before: ids in ``history`` (those no longer there are passed over), or texts.
 
         Raises:
             BadRequestError: unknown_voice, or a negative seed.
@@ -122,7 +147,16 @@ class Engine:
             seed=seed,
             sampling=backbone,
             depth_sampling=depth,
+            conversation=[segment for entry in context for segment in self._segments(entry)],
         )
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether the model was trained to go on from earlier speech."""
+        return self.bundle.manifest.limits.context_s > 0
+
+    def _segments(self, entry: str | Turn) -> list[PromptSegment]:
+        return self.history.get(entry) if isinstance(entry, str) else [self._model.turn(entry.text, entry.speaker)]
 
     def expected_s(self, num_tokens: int) -> float:
         """How long speech of so many text tokens is expected to last."""
@@ -192,6 +226,8 @@ def _given(value: _T | None, default: _T) -> _T:
     return default if value is None else value
 
 
-def _automatic_threads(bundle: Bundle) -> int:
+def choose_threads(config: EngineConfig, bundle: Bundle) -> int:
+    """How many llama.cpp threads to run: as configured, else what suits the backbone's size."""
     cores = len(os.sched_getaffinity(0))
-    return 1 if bundle.manifest.files["backbone"].bytes <= ONE_THREAD_BYTES else min(cores, 4)
+    automatic = 1 if bundle.manifest.files["backbone"].bytes <= ONE_THREAD_BYTES else min(cores, 4)
+    return config.threads or automatic

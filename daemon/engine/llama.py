@@ -45,6 +45,11 @@ def system_info() -> str:
     return " ".join(used)
 
 
+def runtime() -> str:
+    """What else than the model decides the bits of a KV cache: llama.cpp's version and the instruction sets it uses."""
+    return f"llama-cpp-python {llama_cpp.__version__} {system_info()}"
+
+
 class LlamaModel:
     """One GGUF model and one context of one sequence. One thread at a time.
 
@@ -145,28 +150,31 @@ class LlamaModel:
             raise EngineError(f"{self._path.name}: cannot rewind to position {position}")
         self.position = position
 
-    def save_state(self, path: Path) -> None:
-        """Write the KV cache to a file; ``load_state`` restores it to the bit.
+    def state(self) -> bytes:
+        """The KV cache as it is; ``restore`` brings it back to the bit.
 
         Raises:
-            EngineError: it could not be written.
+            EngineError: llama.cpp failed.
         """
-        tokens = (llama_cpp.llama_token * 1)()
-        if not llama_cpp.llama_state_seq_save_file(self._context, str(path).encode(), 0, tokens, 0):
-            raise EngineError(f"{path}: cannot save the KV cache: {_last_error}")
+        size = llama_cpp.llama_state_seq_get_size(self._context, 0)
+        data = (ctypes.c_uint8 * size)()
+        written = llama_cpp.llama_state_seq_get_data(self._context, data, size, 0)
+        if written != size:
+            raise EngineError(f"{self._path.name}: the KV cache cannot be read: {_last_error}")
+        return bytes(data)
 
-    def load_state(self, path: Path, position: int) -> None:
-        """Restore a KV cache of ``position`` positions.
+    def restore(self, state: bytes, position: int) -> None:
+        """Put back a KV cache of ``position`` positions that ``state`` gave; llama.cpp does not survive any other.
 
         Raises:
-            EngineError: the file is damaged or of another model.
+            EngineError: it is of another model or context.
         """
-        tokens = (llama_cpp.llama_token * 1)()
-        count = ctypes.c_size_t(0)
-        if not llama_cpp.llama_state_seq_load_file(
-            self._context, str(path).encode(), 0, tokens, 1, ctypes.byref(count)
-        ):
-            raise EngineError(f"{path}: cannot load the KV cache: {_last_error}")
+        data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if llama_cpp.llama_state_seq_set_data(self._context, data, len(state), 0) != len(state):
+            raise EngineError(f"{self._path.name}: the KV cache cannot be restored: {_last_error}")
+        last = llama_cpp.llama_memory_seq_pos_max(self._memory, 0)
+        if last != position - 1:
+            raise EngineError(f"{self._path.name}: a KV cache of {last + 1} positions, expected {position}")
         self.position = position
 
     def close(self) -> None:

@@ -60,6 +60,18 @@ class OnnxModel:
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         return BoundRun(self._session, binding, self._path, [*inputs.values(), *outputs.values()])
 
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once on arrays of any size that fits, into new arrays.
+
+        Raises:
+            EngineError: onnxruntime failed.
+        """
+        try:
+            results = self._session.run(list(self.outputs), dict(inputs))
+        except Exception as err:  # see above
+            raise EngineError(f"{self._path.name}: onnxruntime failed: {_first_line(err)}") from err
+        return dict(zip(self.outputs, results, strict=True))
+
 
 class BoundRun:
     """A session with its arrays; calling it runs the model once. Keeps the arrays alive."""

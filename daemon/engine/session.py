@@ -2,15 +2,17 @@
 
 import hashlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
-from daemon.engine.bundle import VoiceTable
+from daemon.engine.backbone import PromptSegment
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel
 from daemon.engine.sampling import Sampling
+from daemon.engine.voices import Voice
 from daemon.values import SAMPLE_RATE, Pcm16, Segment, Segmenter
 
 CUT_FADE_SAMPLES = SAMPLE_RATE // 50
@@ -50,16 +52,18 @@ class TtsSession:
         model: CsmModel,
         codec: CodecDecoder,
         segmenter: Segmenter,
-        voice: tuple[str, VoiceTable],
+        voice: Voice,
         *,
         seed: int | None,
         sampling: Sampling,
         depth_sampling: Sampling,
+        conversation: Sequence[PromptSegment] = (),
     ) -> None:
         self._model = model
         self._codec = codec
         self._segmenter = segmenter
-        self._voice_name, self._voice = voice
+        self._voice = voice
+        self._conversation = conversation
         self._sampling = sampling
         self._depth_sampling = depth_sampling
         self._buffer = np.zeros(codec.samples_per_frame, np.int16)
@@ -75,6 +79,7 @@ class TtsSession:
         self.seed = seed
         self.chunk = Chunk(0, 0, 0, 0, truncated=False)
         self.codes = model.codes
+        self._spoken: list[PromptSegment] = []
 
     @property
     def greedy(self) -> bool:
@@ -100,6 +105,11 @@ class TtsSession:
     def num_samples(self) -> int:
         """Samples returned so far."""
         return self._sample
+
+    def conversation(self) -> list[PromptSegment]:
+        """What was said, for other sessions to go on from; empty where the model was not trained for that."""
+        last = self._model.spoken() if self._segments_started and self._current is None else []
+        return self._spoken + last
 
     def push_text(self, text: str) -> None:
         """Take more text; what is complete can be spoken at once."""
@@ -135,21 +145,29 @@ class TtsSession:
 
     def retry_segment(self) -> None:
         """Speak the segment of the last chunk again with another seed; the caller takes back its audio."""
-        segment = self._last
+        self._current = self._last
         self._sample = self._segment_sample
-        self._segments_started -= 1
-        self._start(segment, attempt=self.attempt + 1)
-
-    def _start(self, segment: Segment, attempt: int = 0) -> None:
-        self._current = self._last = segment
-        self.attempt = attempt
-        if self.seed is None:
-            self.seed = default_seed(segment.text, self._voice_name)
-        rng = np.random.default_rng([self.seed, self._segments_started, attempt])
-        self._model.start(segment.text, self._voice, rng, self._sampling, self._depth_sampling)
+        self.attempt += 1
+        self._model.restart(self._rng())
         self._codec.reset()
+
+    def _start(self, segment: Segment) -> None:
+        if self.seed is None:
+            self.seed = default_seed(segment.text, self._voice.name)
+        if self._segments_started == 0:
+            self._model.begin(self._voice, self._conversation)
+        else:
+            self._spoken += self._model.spoken()
+        self._current = self._last = segment
         self._segment_sample = self._sample
         self._segments_started += 1
+        self.attempt = 0
+        self._model.start(segment.text, self._rng(), self._sampling, self._depth_sampling)
+        self._codec.reset()
+
+    def _rng(self) -> np.random.Generator:
+        """Of the current segment and attempt."""
+        return np.random.default_rng([self.seed or 0, self._segments_started - 1, self.attempt])
 
     def _decode_next(self) -> int:
         """Decode one frame, or what is left after the last, into the buffer; return the number of samples."""

@@ -1,34 +1,107 @@
-"""The voices of a bundle."""
+"""The voices of a bundle, and those that were recorded for it."""
 
-from daemon.engine.bundle import Manifest, VoiceTable
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from daemon.engine.bundle import AudioTable, Manifest
 from daemon.errors import BadRequestError
-from daemon.values import VoiceInfo
+from daemon.values import I32, VoiceInfo
+
+logger = logging.getLogger(__name__)
+
+MAX_PROMPT = 0.5
+"""Share of the context that a voice may take; the rest is for the text and its speech."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoicePrompt:
+    """A recording that the model hears before every text, so that it goes on in that voice."""
+
+    transcript: str
+    codes: I32
+    """int32 [T, Q]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How to speak."""
+
+    name: str
+    description: str
+    language: str
+    speaker: int
+    prompt: VoicePrompt | None = None
+
+
+class RecordedVoices(Protocol):
+    """Where the voices that were added to a bundle are found; callable from any thread."""
+
+    def find(self, name: str, audio: AudioTable) -> Voice | None:
+        """A voice by name, None if there is none.
+
+        Raises:
+            BadRequestError: unknown_voice; it is damaged.
+        """
+
+    def list(self, audio: AudioTable) -> list[Voice]:
+        """All that are whole."""
 
 
 class Voices:
-    """Looks voices up by name."""
+    """Looks voices up by name: those of the bundle, then those recorded for it, which may come and go meanwhile.
 
-    def __init__(self, manifest: Manifest) -> None:
-        self._voices = manifest.voices
+    Callable from any thread.
+    """
+
+    def __init__(self, manifest: Manifest, recorded: RecordedVoices | None = None) -> None:
+        self._voices = {
+            name: Voice(name, table.description, table.language, table.speaker)
+            for name, table in manifest.voices.items()
+        }
+        self._audio = manifest.audio
+        self._recorded = recorded
         self.default = manifest.default_voice
 
-    def get(self, name: str | None, language: str | None = None) -> tuple[str, VoiceTable]:
+    def get(self, name: str | None, language: str | None = None) -> Voice:
         """A voice by name (None: the default), which must speak ``language`` where one is asked for.
 
         Raises:
-            BadRequestError: unknown_voice; the message lists what there is.
+            BadRequestError: unknown_voice; the message lists what there is, or says what is wrong with it.
         """
         wanted = name or self.default
         voice = self._voices.get(wanted)
+        if voice is None and self._recorded is not None:
+            voice = self._recorded.find(wanted, self._audio)
         if voice is None:
-            raise BadRequestError("unknown_voice", f"no voice {wanted!r}; there are: {', '.join(self._voices)}")
+            known = ", ".join(voice.name for voice in self.all())
+            raise BadRequestError("unknown_voice", f"no voice {wanted!r}; there are: {known}")
         if language and language.lower().replace("_", "-").split("-")[0] != voice.language.split("-")[0]:
             raise BadRequestError("unknown_voice", f"voice {wanted} speaks {voice.language}, not {language}")
-        return wanted, voice
+        return voice
+
+    def known(self, name: str | None) -> str | None:
+        """The name that was chosen some time ago, or None (the default) if there is no such voice any more."""
+        try:
+            self.get(name)
+        except BadRequestError as err:
+            logger.warning("default voice instead of the chosen one: %s", err)
+            return None
+        return name
+
+    def all(self) -> list[Voice]:
+        """The bundle's, then the recorded ones."""
+        recorded = self._recorded.list(self._audio) if self._recorded is not None else []
+        return [*self._voices.values(), *(voice for voice in recorded if voice.name not in self._voices)]
 
     def list(self) -> list[VoiceInfo]:
-        """All of them."""
+        """All of them, as they are shown."""
         return [
-            VoiceInfo(name=name, description=voice.description, language=voice.language, default=name == self.default)
-            for name, voice in self._voices.items()
+            VoiceInfo(
+                name=voice.name,
+                description=voice.description,
+                language=voice.language,
+                default=voice.name == self.default,
+            )
+            for voice in self.all()
         ]

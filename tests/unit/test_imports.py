@@ -21,7 +21,7 @@ LAYERS = (
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 GROUPS = {
     **dict.fromkeys(("desk", "speaking"), "service"),
-    **dict.fromkeys(("render", "bench", "doctor"), "tools"),
+    **dict.fromkeys(("render", "bench", "doctor", "voice"), "tools"),
     **dict.fromkeys(("client_say", "client_socket"), "client"),
 }
 """Modules that are one part of the program together, and may import each other."""
@@ -31,6 +31,8 @@ OWNERS = {
     "llama_cpp": "engine/llama.py",
     "onnxruntime": "engine/onnx.py",
     "pyaudio": "audio/pyaudio_sink.py",
+    "soundfile": "engine/recording.py",
+    "tokenizers": "engine/tokenizer.py",
     "paho": "inputs/mqtt.py",
     "torch": None,
     "gguf": None,

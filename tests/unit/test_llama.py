@@ -1,4 +1,4 @@
-"""The owner of llama.cpp: positions, batches, rewinding, and the KV cache as a file."""
+"""The owner of llama.cpp: positions, batches, rewinding, and the state of the KV cache."""
 
 from pathlib import Path
 
@@ -46,21 +46,18 @@ def test_a_rewound_prefix_is_as_good_as_a_fresh_one(model, embeddings):
     np.testing.assert_array_equal(model.prefill(embeddings[10:20]), first)
 
 
-def test_the_kv_cache_survives_as_a_file(model, embeddings, tmp_path):
-    """Saved, forgotten, loaded: the next step has the same bits. Another file is an error, not garbage."""
+def test_the_kv_cache_comes_back(model, embeddings):
+    """Taken, forgotten, put back: the next step has the same bits. A state of another length is an error."""
     model.prefill(embeddings[:10])
-    model.save_state(tmp_path / "kv")
+    state = model.state()
     wanted = model.step(embeddings[10]).copy()
     model.rewind(0)
     model.prefill(-embeddings[:5])
     model.rewind(0)
-    model.load_state(tmp_path / "kv", 10)
+    model.restore(state, 10)
     np.testing.assert_array_equal(model.step(embeddings[10]), wanted)
-    (tmp_path / "bad").write_bytes(b"not a cache")
-    with pytest.raises(EngineError, match="cannot load the KV cache"):
-        model.load_state(tmp_path / "bad", 10)
-    with pytest.raises(EngineError, match="cannot save the KV cache"):
-        model.save_state(tmp_path / "nosuch" / "kv")
+    with pytest.raises(EngineError, match="10 positions, expected 11"):
+        model.restore(state, 11)
 
 
 def test_a_full_cache_is_an_error(model, embeddings):

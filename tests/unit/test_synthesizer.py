@@ -46,8 +46,9 @@ def runaway(engine, monkeypatch):
     monkeypatch.setattr(engine._model, "_manifest", engine.bundle.manifest.model_copy(update={"limits": limits}))
     monkeypatch.setattr(engine, "_defaults", engine.sampling(temperature=0.8, depth_temperature=0.8))
     starts = []
-    original = engine._model.start
-    monkeypatch.setattr(engine._model, "start", lambda *args: starts.append(1) or original(*args))
+    for name in ("start", "restart"):
+        original = getattr(engine._model, name)
+        monkeypatch.setattr(engine._model, name, lambda *args, call=original: starts.append(1) or call(*args))
     return starts
 
 

@@ -2,18 +2,24 @@
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from daemon.engine.backbone import Backbone
-from daemon.engine.bundle import Bundle, VoiceTable
+from daemon.engine.backbone import Backbone, PromptSegment
+from daemon.engine.bundle import Bundle
 from daemon.engine.depth_decoder import DepthDecoder
 from daemon.engine.heads import Heads
+from daemon.engine.kv_files import KvFiles
+from daemon.engine.llama import runtime
+from daemon.engine.prompt import Prompt
 from daemon.engine.sampling import Sampler, Sampling
-from daemon.errors import BadRequestError, ModelError
+from daemon.engine.tokenizer import PromptTokenizer
+from daemon.engine.voices import MAX_PROMPT, Voice
+from daemon.errors import BadRequestError
 
 
 @dataclass(slots=True)
@@ -52,11 +58,11 @@ class CsmModel:
         ModelError: a part of the bundle is damaged or does not fit the others.
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int) -> None:
+    def __init__(self, bundle: Bundle, *, num_threads: int, kv_folder: Path | None = None, kv_bytes: int = 0) -> None:
         manifest = bundle.manifest
-        exact = manifest.recipe == "f32"
+        exact = manifest.recipe == "f32" and manifest.depth_recipe in ("", "f32")
         self._manifest = manifest
-        self._tokenizer = _load_tokenizer(bundle)
+        self._tokenizer = PromptTokenizer(bundle)
         with contextlib.ExitStack() as opened:
             self._backbone = Backbone(bundle, num_threads=num_threads, exact=exact)
             opened.callback(self._backbone.model.close)
@@ -64,6 +70,14 @@ class CsmModel:
             opened.callback(self._depth.model.close)
             self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
             self._opened = opened.pop_all()
+        identity = (
+            f"{manifest.files['backbone'].sha256} {manifest.files['audio_embeddings'].sha256} {exact} {runtime()}"
+        )
+        self._prompt = Prompt(
+            self._backbone,
+            max_frames=round(manifest.limits.context_s * manifest.audio.frame_rate),
+            files=KvFiles(kv_folder, kv_bytes, identity),
+        )
         size = manifest.audio.codebook_size
         stop = manifest.stop.code
         self._num_classes = max(size, size if stop is None else stop + 1)
@@ -75,18 +89,20 @@ class CsmModel:
         self.codes = np.zeros(manifest.audio.num_codebooks, np.int32)
         self.times = StageTimes()
         self._frames = 0
+        self._tokens: list[int] = []
+        self._spoken = np.zeros((manifest.limits.context if self._prompt.keeps else 0, len(self.codes)), np.int32)
+        self._voice = Voice("", "", "", 0)
         self._limits = FrameLimits(0, 0)
         self._sampling = self._depth_sampling = Sampling(0.0, 1)
         self._rng = np.random.default_rng(0)
 
-    def encode(self, text: str, voice: VoiceTable) -> list[int]:
+    def encode(self, text: str, speaker: int) -> list[int]:
         """The prompt of a segment as token ids."""
-        prompt = self._manifest.prompt.template.format(speaker=voice.speaker, text=text)
-        return list(self._tokenizer.encode(prompt).ids)
+        return self._tokenizer.encode(text, speaker)
 
     def count_tokens(self, text: str) -> int:
         """How many positions a segment's prompt takes."""
-        return len(self.encode(text, self._manifest.voices[self._manifest.default_voice]))
+        return len(self.encode(text, 0))
 
     def frame_limits(self, num_tokens: int) -> FrameLimits:
         """How long ``num_tokens`` of text may be spoken, within the context.
@@ -97,28 +113,71 @@ class CsmModel:
         limits, rate = self._manifest.limits, self._manifest.audio.frame_rate
         expected_s = num_tokens * limits.seconds_per_token
         most_s = min(limits.max_ratio * expected_s + limits.slack_s, limits.max_utterance_s)
-        most = min(math.ceil(most_s * rate), limits.context - num_tokens)
+        most = min(math.ceil(most_s * rate), limits.context - self._prompt.base - num_tokens)
         if num_tokens > limits.max_text_tokens or most < 1:
             message = f"a segment of {num_tokens} tokens; this voice takes at most {limits.max_text_tokens}"
             raise BadRequestError("too_long", message)
         return FrameLimits(min(math.floor(limits.min_ratio * expected_s * rate), most), most)
 
-    def start(self, text: str, voice: VoiceTable, rng: np.random.Generator, sampling: Sampling, depth: Sampling) -> int:
-        """Begin a segment; returns the number of its tokens.
+    def turn(self, text: str, speaker: int) -> PromptSegment:
+        """A turn of a conversation of which only the text is known."""
+        return PromptSegment(self.encode(text, speaker))
+
+    def begin(self, voice: Voice, conversation: Sequence[PromptSegment]) -> None:
+        """Begin an utterance: the segments that ``start`` begins go on from the voice's recording and the conversation.
+
+        Raises:
+            BadRequestError: the recording leaves no room for speech.
+            EngineError: llama.cpp failed.
+        """
+        began = perf_counter()
+        self._voice = voice
+        recorded = None
+        if voice.prompt is not None:
+            recorded = PromptSegment(self.encode(voice.prompt.transcript, voice.speaker), voice.prompt.codes)
+            if recorded.num_positions > MAX_PROMPT * self._manifest.limits.context:
+                raise BadRequestError("too_long", f"the recording of voice {voice.name} is too long for this model")
+        self._prompt.begin(recorded, conversation)
+        self._tokens = []
+        self.times.prefill += perf_counter() - began
+
+    def start(self, text: str, rng: np.random.Generator, sampling: Sampling, depth: Sampling) -> None:
+        """Begin a segment; the one before becomes its context, where the model was trained for that.
 
         Raises:
             BadRequestError: the segment is too long.
             EngineError: llama.cpp failed.
         """
         began = perf_counter()
-        tokens = self.encode(text, voice)
-        self._limits = self.frame_limits(len(tokens))
-        self._backbone.model.rewind(0)
-        self._backbone.prefill_text(tokens)
+        if self._tokens:
+            self._prompt.close(self.spoken())
+        self._tokens = self.encode(text, self._voice.speaker)
+        self._limits = self.frame_limits(len(self._tokens))
+        self._prompt.open(len(self._tokens) + self._limits.most)
+        self._read(rng, sampling, depth)
+        self.times.prefill += perf_counter() - began
+
+    def restart(self, rng: np.random.Generator) -> None:
+        """Begin the same segment again.
+
+        Raises:
+            EngineError: llama.cpp failed.
+        """
+        began = perf_counter()
+        self._prompt.reopen()
+        self._read(rng, self._sampling, self._depth_sampling)
+        self.times.prefill += perf_counter() - began
+
+    def _read(self, rng: np.random.Generator, sampling: Sampling, depth: Sampling) -> None:
+        self._backbone.prefill_text(self._tokens)
         self._rng, self._sampling, self._depth_sampling = rng, sampling, depth
         self._frames = 0
-        self.times.prefill += perf_counter() - began
-        return len(tokens)
+
+    def spoken(self) -> list[PromptSegment]:
+        """The segment as context of others; none where that is of no use: nothing came of it, or it was cut."""
+        if not self._prompt.keeps or not self._frames or self.ran_away:
+            return []
+        return [PromptSegment(self._tokens, self._spoken[: self._frames].copy())]
 
     @property
     def ran_away(self) -> bool:
@@ -150,6 +209,8 @@ class CsmModel:
         self._fill_depth(code)
         if self._manifest.stop.kind == "zero_frame" and not codes.any():
             return False
+        if self._prompt.keeps:
+            self._spoken[self._frames] = codes
         self._frames += 1
         times.frames += 1
         return True
@@ -188,11 +249,3 @@ class CsmModel:
     def close(self) -> None:
         """Free both models."""
         self._opened.close()
-
-
-def _load_tokenizer(bundle: Bundle) -> Tokenizer:
-    path = bundle.path("tokenizer")
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as err:  # tokenizers raises bare Exception
-        raise ModelError(f"{path}: not a tokenizers file: {err}") from err

@@ -1,0 +1,97 @@
+"""What the backbone reads before a text: the voice's recording, then what was said before, as one KV cache."""
+
+from collections import deque
+from collections.abc import Sequence
+
+from daemon.engine.backbone import Backbone, PromptSegment
+from daemon.engine.kv_files import KvFiles
+
+
+class Prompt:
+    """Keeps the backbone's KV cache filled with [voice][earlier segments], and says where the next text begins.
+
+    The voice's part is computed once: rewinding to it costs nothing, other voices come back from files. Earlier
+    segments stay within ``max_frames`` and within the context, whole segments leaving from the oldest.
+
+    Args:
+        backbone: owner of the KV cache.
+        max_frames: the most frames of earlier speech; 0 for a model that was not trained for any.
+        files: where the states of voices are kept.
+
+    Attributes:
+        base: positions that the voice's part takes.
+
+    Source: SesameAILabs/csm generator.py ``generate`` (revision 2d72082): the order of context and text.
+    """
+
+    def __init__(self, backbone: Backbone, *, max_frames: int, files: KvFiles) -> None:
+        self._backbone = backbone
+        self._model = backbone.model
+        self._max_frames = max_frames
+        self._files = files
+        self._voice = ""
+        self.base = 0
+        self._earlier: deque[PromptSegment] = deque()
+        self._mark = 0
+        self._stale = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether earlier speech is of any use to the model."""
+        return self._max_frames > 0
+
+    def begin(self, voice: PromptSegment | None, conversation: Sequence[PromptSegment]) -> None:
+        """Begin an utterance in a voice, after a conversation.
+
+        Raises:
+            EngineError: llama.cpp failed.
+        """
+        self._load_voice(voice)
+        self._earlier = deque(conversation if self.keeps else ())
+        self._stale = True
+
+    def _load_voice(self, voice: PromptSegment | None) -> None:
+        key = voice.digest() if voice else ""
+        if key != self._voice:
+            self._voice, self.base = "", 0  # in case of failure
+            self._model.rewind(0)
+            if voice is not None:
+                self._files.restore(self._model, key, voice.num_positions, lambda: self._backbone.prefill(voice))
+            self._voice, self.base = key, self._model.position
+
+    def open(self, num_positions: int) -> None:
+        """Make room for a text and its speech, ``num_positions`` in all; the text comes next.
+
+        Raises:
+            EngineError: llama.cpp failed.
+        """
+        room = self._model.num_positions - self.base - num_positions
+        earlier = self._earlier
+        while earlier and (
+            sum(segment.num_positions for segment in earlier) > room
+            or sum(segment.num_frames for segment in earlier) > self._max_frames
+        ):
+            earlier.popleft()
+            self._stale = True
+        if self._stale:
+            self._model.rewind(self.base)
+            for segment in earlier:
+                self._backbone.prefill(segment)
+            self._stale = False
+        self._mark = self._model.position
+
+    def reopen(self) -> None:
+        """Forget the text and speech since ``open``: the same text comes again."""
+        self._model.rewind(self._mark)
+
+    def close(self, spoken: Sequence[PromptSegment]) -> None:
+        """The text since ``open`` has been spoken: keep it as earlier speech; without ``spoken`` forget it.
+
+        Raises:
+            EngineError: llama.cpp failed.
+        """
+        if spoken:
+            self._earlier.extend(spoken)
+            self._backbone.end_speech()
+        else:
+            self._model.rewind(self._mark)

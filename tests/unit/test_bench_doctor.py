@@ -1,0 +1,90 @@
+"""crier bench and doctor beyond the starter voice: bytes a frame, what memory allows, and voices without an end."""
+
+import argparse
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from daemon import bench, doctor
+from daemon.config import EngineConfig
+from daemon.engine.bundle import load_bundle
+
+STARTER = Path(__file__).resolve().parents[2] / "models" / "starter"
+
+pytestmark = pytest.mark.engine
+
+
+@pytest.fixture
+def report(tmp_path, capsys):
+    """Runs doctor over a folder with the starter and whatever was put beside it; returns (exit code, report)."""
+    shutil.copytree(STARTER, tmp_path / "starter")
+    config = tmp_path / "config.toml"
+    config.write_text(f'[audio]\nsink = "null"\n[engine]\nthreads = 0\nbundle_path = ["{tmp_path}"]\n')
+
+    def run():
+        code = doctor.run(argparse.Namespace(config=str(config), json=True))
+        return code, json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return run
+
+
+def test_a_frame_reads_the_depth_decoder_once_a_further_codebook():
+    """And everything else once; the real-time factor follows from that and the bandwidth."""
+    manifest = load_bundle(STARTER).manifest
+    files = tomllib.loads((STARTER / "manifest.toml").read_text())["files"]
+    once = sum(files[role]["bytes"] for role in ("backbone", "heads", "codec_decoder"))
+    total = once + 7 * files["depth_decoder"]["bytes"]
+    assert bench.bytes_per_frame(manifest) == total
+    assert bench.bandwidth_rtf(manifest, 2 * 12.5 * total) == pytest.approx(0.5)
+
+
+def test_doctor_judges_every_intact_bundle(report, tmp_path):
+    """Not only the configured one: bytes a frame, real-time factor at best, cloning; a damaged one has its error."""
+    other = tmp_path / "other"
+    shutil.copytree(STARTER, other)
+    text = (other / "manifest.toml").read_text().replace('name = "starter"', 'name = "other"')
+    codec = text[text.index("[files.codec_decoder]") :].split("\n\n")[0]
+    (other / "manifest.toml").write_text(f"{text}\n{codec.replace('codec_decoder]', 'codec_encoder]')}\n")
+    shutil.copytree(STARTER, tmp_path / "damaged")
+    with (tmp_path / "damaged" / "heads.onnx").open("r+b") as file:
+        file.write(b"x")
+    code, found = report()
+    assert code == 0
+    bundles = {Path(bundle["path"]).name: bundle for bundle in found["bundles"]}
+    assert "sha256" in bundles["damaged"]["error"]
+    for name in ("starter", "other"):
+        bundle = bundles[name]
+        assert bundle["name"] == name
+        assert bundle["bytes_per_frame"] == found["configured"]["bytes_per_frame"]
+        bandwidth = found["bandwidth_by_threads"][str(bundle["threads"])]
+        assert bundle["bandwidth_rtf"] == pytest.approx(bundle["bytes_per_frame"] * 12.5 / bandwidth, rel=0.01)
+    assert (bundles["starter"]["can_clone"], bundles["other"]["can_clone"]) == (False, True)
+    assert found["bandwidth_bytes_per_s"] == found["bandwidth_by_threads"]["1"]
+
+
+def test_doctor_measures_memory_with_the_threads_that_the_engine_would_run(report, monkeypatch):
+    """A backbone too large for one thread is judged with the bandwidth of several."""
+    monkeypatch.setattr("daemon.engine.engine.ONE_THREAD_BYTES", 0)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(3))
+    monkeypatch.setattr(doctor, "memory_bandwidth", lambda num_threads: num_threads * 1e9)
+    found = report()[1]
+    assert found["bundles"][0]["threads"] == found["configured"]["threads"] == 3
+    assert found["bandwidth_by_threads"] == {"1": 1_000_000_000, "3": 3_000_000_000}
+    assert found["bundles"][0]["bandwidth_rtf"] == pytest.approx(
+        found["bundles"][0]["bytes_per_frame"] * 12.5 / 3e9, 0.01
+    )
+
+
+def test_bench_ends_though_the_speech_does_not(monkeypatch):
+    """A text is cut, and no other begun, when the time is up; what was spoken until then is measured."""
+    monkeypatch.setattr(bench, "TEXT_S", 0.0)
+    monkeypatch.setattr(bench, "TOTAL_S", 0.0)
+    figures = bench.measure(EngineConfig(), rounds=50)
+    assert (figures["utterances"], figures["cut"]) == (1, 1)
+    assert figures["rtf"] > 0
+    assert figures["bandwidth_rtf"] == pytest.approx(
+        figures["bytes_per_frame"] * 12.5 / figures["bandwidth_bytes_per_s"], rel=0.01
+    )
