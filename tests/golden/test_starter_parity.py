@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bundle_stages import BundleStages, decode_codes, relative_error
+from bundle_stages import StarterStages
 from reference_starter import SMALL, Reference, Shape, random_checkpoint, save_checkpoint, text_ids
 
 from quantize.convert import convert, read_checkpoint, write_bundle
+from quantize.verify_truth import relative_error
 from quantize.weights import SpeechModel
 
 pytestmark = pytest.mark.engine
@@ -51,7 +52,7 @@ def random_codes(shape: Shape) -> torch.Tensor:
 
 def errors_of(checkpoint: Path, reference: Reference, folder: Path, quant: str) -> dict[str, float]:
     convert(checkpoint, folder / quant, quant, ignore_progress)
-    return BundleStages(folder / quant).errors(reference, text_ids(TEXT), random_codes(reference.shape))
+    return StarterStages(folder / quant).errors(reference, text_ids(TEXT), random_codes(reference.shape))
 
 
 def test_every_recipe_stays_within_its_bounds_of_the_reference(tmp_path, capsys):
@@ -80,7 +81,7 @@ def faulty_errors(small: tuple[SpeechModel, Reference], folder: Path, **fault: o
     """Errors of a float32 bundle of the small model with some parts replaced."""
     speech, reference = small
     write_bundle(dataclasses.replace(speech, **fault), folder / "faulty", "f32", ignore_progress)
-    return BundleStages(folder / "faulty").errors(reference, text_ids(TEXT), random_codes(SMALL))
+    return StarterStages(folder / "faulty").errors(reference, text_ids(TEXT), random_codes(SMALL))
 
 
 def test_small_model_without_a_fault_has_parity(small, tmp_path):
@@ -110,9 +111,9 @@ def test_wrong_head_index_breaks_parity(small, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def starter() -> BundleStages:
+def starter() -> StarterStages:
     """The bundle that is shipped."""
-    return BundleStages(STARTER)
+    return StarterStages(STARTER)
 
 
 @pytest.fixture(scope="module")
@@ -125,16 +126,14 @@ def golden() -> list[tuple[str, np.ndarray, np.ndarray]]:
 def test_golden_codes_decode_to_the_golden_pcm(starter, golden):
     """The shipped codec gives PyTorch's PCM but for its float16 storage: 4e-4 measured, 68 dB below the speech."""
     for _, codes, pcm in golden:
-        found = decode_codes(starter.codec, codes, 1, starter.bundle.manifest.codec.delay_samples)
-        assert relative_error(found, pcm) < 1e-3
+        assert relative_error(starter.decode(codes, 1), pcm) < 1e-3
 
 
 @pytest.mark.parametrize("group", [1, 2, 7])
 def test_shipped_codec_gives_the_same_samples_in_groups(starter, golden, group):
     """Frames one at a time, in groups or all at once: the same PCM16, to one step."""
-    delay = starter.bundle.manifest.codec.delay_samples
     for _, codes, _ in golden:
-        whole, pieces = (decode_codes(starter.codec, codes, n, delay) for n in (len(codes), group))
+        whole, pieces = (starter.decode(codes, n) for n in (len(codes), group))
         assert np.abs(np.rint(whole * 32767) - np.rint(pieces * 32767)).max() <= 1
 
 
@@ -146,18 +145,18 @@ def test_shipped_voice_chooses_the_golden_codes(starter, golden):
     assert depth > 0.85
 
 
-def agreement(stages: BundleStages, ids: list[int], codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def agreement(stages: StarterStages, ids: list[int], codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each choice is the golden one: codebook 0 [T + 1] with the end of speech, the others [T * (Q - 1)]."""
     size = stages.bundle.manifest.audio.codebook_size
-    rows = codes + np.arange(codes.shape[1]) * size
-    inputs = np.concatenate([stages.text[ids], stages.audio[rows].astype(np.float32).sum(axis=1)], dtype=np.float32)
+    inputs = np.concatenate([stages.text[ids], stages.frame_embeddings(codes)], dtype=np.float32)
+    embeddings = stages.depth_embeddings(codes)
     c0, depth = [], []
-    for hidden, frame in zip(stages.hidden_states("backbone", inputs, len(ids)), [*codes, None], strict=True):
-        logits, projected = stages.head(0, backbone_hidden=hidden)
+    states = stages.hidden_states("backbone", [inputs], len(ids))[0]
+    for number, (hidden, frame) in enumerate(zip(states, [*codes, None], strict=True)):
+        logits, projected = stages.head(0, hidden)
         c0.append(logits.argmax() == (size if frame is None else frame[0]))
         if frame is not None:
-            embeddings = stages.depth[frame[:-1] + np.arange(len(frame) - 1) * size]
-            states = stages.hidden_states("depth_decoder", np.vstack([projected, embeddings]).astype(np.float32), 2)
-            chosen = [stages.head(k, depth_hidden=states[k - 1])[0][:size].argmax() for k in range(1, len(frame))]
-            depth += [code == right for code, right in zip(chosen, frame[1:], strict=True)]
+            found = stages.hidden_states("depth_decoder", [np.vstack([projected, embeddings[number]])], 2)
+            chosen = stages.depth_logits(found)[0][:, :size].argmax(axis=1)
+            depth += list(chosen == frame[1:])
     return np.array(c0), np.array(depth)

@@ -1,0 +1,95 @@
+"""``python -m quantize verify``: a bundle against the reference implementation, stage by stage."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from daemon.engine.bundle import load_bundle
+from daemon.errors import BadRequestError, ModelError
+from quantize.verify_rows import Row, codec_rows, compare
+from quantize.verify_truth import Storage, Truth
+
+Progress = Callable[[str, int, int], None]
+"""Called with a step, how much of it is done, and how much there is of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was compared."""
+
+    bundle: str
+    reference: str
+    """Empty where only the codec's test vector was run."""
+    recipe: str
+    depth_recipe: str
+    rows: list[Row]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row is within its threshold."""
+        return all(row.passed for row in self.rows)
+
+
+def verify(
+    bundle_dir: Path, source: Path | None, *, codec: Path | None = None, frames: int = 50, progress: Progress
+) -> Report:
+    """Compare a bundle with the checkpoint it was made of; without ``source``, run its codec's test vector alone.
+
+    Args:
+        bundle_dir: the bundle.
+        source: a CSM checkpoint of either layout.
+        codec: Mimi's checkpoint, where it is neither in ``source`` nor in a folder "mimi" beside it.
+        frames: how many frames the reference generates.
+        progress: where to tell how far it is.
+
+    Raises:
+        BadRequestError: ``frames`` is less than 1.
+        ModelError: bundle or checkpoint is missing or damaged, there is no test vector, or torch is not installed.
+    """
+    if frames < 1:
+        raise BadRequestError("bad_request", f"frames must be 1 or more, got {frames}")
+    bundle = load_bundle(bundle_dir, verify="full")
+    storage = Storage.of(bundle.manifest)
+    rows = codec_rows(bundle)
+    if source is not None:
+        tokenizer = bundle.path("tokenizer")
+        truth = _measure(source, codec=codec, tokenizer=tokenizer, storage=storage, frames=frames, progress=progress)
+        rows = compare(bundle, storage, truth, progress) + rows
+    elif not rows:
+        raise ModelError(f"{bundle_dir}: no test vector of its codec in it; give --reference SOURCE to compare with")
+    return Report(str(bundle_dir), str(source or ""), storage.backbone, storage.depth_decoder, rows)
+
+
+def _measure(source: Path, **options: Any) -> Truth:
+    """The reference is loaded, asked and gone before the bundle's models are loaded."""
+    try:
+        from quantize.verify_reference import measure  # noqa: PLC0415  # torch and transformers are an extra
+    except ImportError as err:
+        raise ModelError(f"the reference needs {err.name}: pip install 'crier[verify]'") from err
+    return measure(source, **options)
+
+
+def print_report(report: Report, *, as_json: bool) -> None:
+    """Print the table; ``as_json`` puts it on stderr and one JSON object on stdout."""
+    table = Table(title=f"{report.bundle} ({report.recipe}, depth decoder {report.depth_recipe})")
+    for column in ("stage", "error", "worst", "threshold", "", "note"):
+        table.add_column(column, justify="right" if column in {"error", "worst", "threshold"} else "left")
+    for row in report.rows:
+        numbers = ("-" if number is None else f"{number:.2g}" for number in (row.error, row.worst, row.threshold))
+        verdict = "told" if row.threshold is None else "pass" if row.passed else "FAIL"
+        table.add_row(row.stage, *numbers, verdict, row.note, style=None if row.passed else "bold red")
+    Console(stderr=as_json).print(table)
+    if as_json:
+        rows = [{name: _finite(value) for name, value in asdict(row).items()} for row in report.rows]
+        print(json.dumps({**asdict(report), "rows": rows, "passed": report.passed}))
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
