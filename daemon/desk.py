@@ -17,7 +17,10 @@ from daemon.metrics import Metrics
 from daemon.outbox import Outbox
 from daemon.settings import Settings
 from daemon.synthesizer import TextSource
-from daemon.values import Event, EventType, Priority, SpeakerState, SpeakRequest, State
+from daemon.values import Event, EventType, Priority, Reason, SpeakerState, SpeakRequest, State
+
+EVENT_REASONS = {"too_long": Reason.TOO_LONG, "empty": Reason.EMPTY, "unknown_voice": Reason.UNKNOWN_VOICE}
+"""What an event says of a refusal by its wire code; the queue publishes its own."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from daemon.audio.player import Player
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
 from daemon.config import Config, QueueConfig
-from daemon.desk import Desk, Entry
+from daemon.desk import EVENT_REASONS, Desk, Entry
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, SpeechError
 from daemon.metrics import Metrics
@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 RING_S = 10
 SLOW_RING_S = 90
 """Ring for a voice that is slower than real time: an utterance is then mostly made before it is played."""
-_EVENT_REASONS = {"too_long": Reason.TOO_LONG, "empty": Reason.EMPTY, "unknown_voice": Reason.UNKNOWN_VOICE}
-"""Wire codes of refusals that happen before the queue, which publishes its own."""
 
 
 class Service:
@@ -136,8 +134,8 @@ class Service:
         try:
             expected_s = self._check(request, more=more)
         except BadRequestError as err:
-            if err.code in _EVENT_REASONS:
-                self.reject(_EVENT_REASONS[err.code], request.id)
+            if err.code in EVENT_REASONS:
+                self.reject(EVENT_REASONS[err.code], request.id)
             raise
         return self._submit(request, expected_s, more=more, expiry_s=expiry_s)
 
@@ -147,14 +145,29 @@ class Service:
             raise BadRequestError(
                 "too_long", f"text is limited to {self._max_chars} characters, got {len(request.text)}"
             )
-        voices = self._engine.voices
-        voices.get(request.voice or voices.known(self._desk.settings.voice), request.lang)
-        if request.context and not self._engine.takes_context:
-            raise BadRequestError("bad_request", "context: the loaded voice model cannot go on from earlier speech")
+        self._engine.voices.get(request.voice or self._chosen_voice(), request.lang)
+        self._check_context(request)
         expected_s = self._synthesizer.expected_s(request.text)
         if not more and not expected_s:
             raise BadRequestError("empty", "nothing in the text can be spoken")
         return expected_s
+
+    def _check_context(self, request: SpeakRequest) -> None:
+        if request.context and not self._engine.takes_context:
+            raise BadRequestError("bad_request", "context: the loaded voice model cannot go on from earlier speech")
+        length = sum(len(entry.text) for entry in request.context if not isinstance(entry, str))
+        if length > self._max_chars:
+            message = f"the texts of context are limited to {self._max_chars} characters, got {length}"
+            raise BadRequestError("too_long", message)
+
+    def _chosen_voice(self) -> str | None:
+        """The voice that was set, as long as there is such a voice; else the bundle's default, from now on."""
+        chosen = self._desk.settings.voice
+        known = self._engine.voices.known(chosen)
+        if known != chosen:
+            with self._desk.open():
+                self._desk.settings = self._desk.settings.model_copy(update={"voice": None})
+        return known
 
     def _submit(self, request: SpeakRequest, expected_s: float, *, more: bool, expiry_s: float | None) -> Accepted:
         desk = self._desk

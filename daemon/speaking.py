@@ -7,7 +7,7 @@ from time import monotonic
 
 from daemon.audio.playback import PlayOutcome
 from daemon.audio.ring import PcmRing
-from daemon.desk import Desk, Job
+from daemon.desk import EVENT_REASONS, Desk, Job
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, EngineError, SpeechError
 from daemon.metrics import Metrics
@@ -232,7 +232,7 @@ class SpeakingLoop:
 def _final(job: Job, failure: SpeechError | None) -> tuple[EventType, Reason | None]:
     """The final event of a job; the queue leaves it out where one has been given already."""
     if isinstance(failure, BadRequestError):
-        return EventType.FAILED, Reason.TOO_LONG
+        return EventType.FAILED, EVENT_REASONS.get(failure.code, Reason.ENGINE)
     if failure is not None:
         return EventType.FAILED, Reason.ENGINE
     if job.outcome is PlayOutcome.FAILED:

@@ -161,8 +161,13 @@ class Synthesizer:
             EngineError: a native library failed.
             BadRequestError: the model cannot take the text.
         """
+
+        def stop() -> bool:
+            beat()
+            return cancelled()
+
         session = self._engine.session(
-            self.segmenter(), voice=voice, seed=request.seed, context=self._context(request.context)
+            self.segmenter(), voice=voice, seed=request.seed, context=self._context(request.context), stop=stop
         )
         times = self._engine.reset_times()
         speech = _Speech(session, source, ring, cancelled, beat, keep_times=self._profile)
@@ -171,7 +176,8 @@ class Synthesizer:
             logger.warning("runaway request_id=%s: cut", request.id)
         self._engine.history.add(request.id, session.conversation())
         if not cancelled():
-            self._engine.note_rtf(spoken.synthesis_s, spoken.audio_s)
+            # A recording or context that had to be read first says nothing of how fast speech comes.
+            self._engine.note_rtf(spoken.synthesis_s - times.prefill, spoken.audio_s)
         if self._profile:
             stages = {name: round(value * 1000, 3) for name, value in asdict(times).items() if name != "frames"}
             logger.info("profile %s", json.dumps({"id": request.id, **stages, "frames_ms": speech.frames_ms}))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 Pcm16 = NDArray[np.int16]
 """int16 [S], 24 kHz mono."""
@@ -19,6 +19,8 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 Array = NDArray[Any]
 
+MAX_CONTEXT = 32
+"""Entries of a request's context."""
 SAMPLE_RATE = 24_000
 """Hz, of everything between codec and sink."""
 
@@ -49,8 +51,15 @@ def _priority(value: Any) -> Any:
     return Priority(_SSIP.get(value, value)) if isinstance(value, str) else value
 
 
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _context(value: Any) -> Any:
+    """The wire has lists, and null for nothing."""
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, str | dict | Turn) for entry in value):
+        raise ValueError('must be a list of request ids and {"text": ..., "speaker": ...}')
+    if len(value) > MAX_CONTEXT:
+        raise ValueError(f"at most {MAX_CONTEXT} entries, got {len(value)}")
+    return tuple(value)
 
 
 class EventType(StrEnum):
@@ -103,6 +112,12 @@ class Turn(_Value):
     """Who said it, by the number the model knows."""
 
 
+ContextEntry = Annotated[
+    Annotated[RequestId, Tag("id")] | Annotated[Turn, Tag("turn")],
+    Discriminator(lambda value: "id" if isinstance(value, str) else "turn"),
+]
+
+
 class SpeakRequest(_Value):
     """One thing to say, as it came from the wire. Strict JSON types: ``"volume": "50"`` is refused."""
 
@@ -120,7 +135,7 @@ class SpeakRequest(_Value):
     speed: Annotated[float, Field(ge=0.5, le=2.0, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     lang: Annotated[str, Field(min_length=2, max_length=16)] | None = None
-    context: Annotated[tuple[RequestId | Turn, ...], Field(max_length=32), BeforeValidator(_tuple)] = ()
+    context: Annotated[tuple[ContextEntry, ...], BeforeValidator(_context)] = ()
     """What was said before, oldest first: ids of earlier requests, or texts; for voices that go on from it."""
 
 

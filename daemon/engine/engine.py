@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -30,7 +30,7 @@ FAMILIES = {"csm": CsmModel}
 SELF_TEST_TEXT = "this is a test."
 SELF_TEST_FRAMES = 12
 HISTORY_S = 600.0
-"""Seconds of speech whose codes are kept for requests that go on from them: half a megabyte of CSM-1B's."""
+"""Seconds of speech whose codes are kept for requests that go on from them: a megabyte of CSM-1B's."""
 ONE_THREAD_BYTES = 64 * 2**20
 """A backbone up to this size runs fastest on one thread: its steps are shorter than waking another."""
 
@@ -123,6 +123,7 @@ class Engine:
         seed: int | None = None,
         sampling: tuple[Sampling, Sampling] | None = None,
         context: Sequence[str | Turn] = (),
+        stop: Callable[[], bool] = lambda: False,
     ) -> TtsSession:
         """Begin an utterance; the one before is over.
 
@@ -132,6 +133,7 @@ class Engine:
             seed: of the sampling; None: from the text and the voice.
             sampling: in place of the bundle's.
             context: what was said before: ids in ``history`` (those no longer there are passed over), or texts.
+            stop: asked while a recording or the context is read, which can take seconds; True cancels the session.
 
         Raises:
             BadRequestError: unknown_voice, or a negative seed.
@@ -148,6 +150,7 @@ class Engine:
             sampling=backbone,
             depth_sampling=depth,
             conversation=[segment for entry in context for segment in self._segments(entry)],
+            stop=stop,
         )
 
     @property

@@ -6,7 +6,9 @@ from daemon.engine.backbone import PromptSegment
 
 
 class History:
-    """Segments by request id, bounded in frames; the oldest requests leave first. One thread.
+    """Segments by request id, bounded in frames; the oldest leave first, whole requests while there are several.
+
+    One thread.
 
     Args:
         max_frames: of all requests together.
@@ -22,10 +24,13 @@ class History:
         self._drop(request_id)
         if not segments:
             return
+        segments = list(segments)
         self._segments[request_id] = segments
         self._num_frames += _count(segments)
-        while self._num_frames > self._max_frames:
+        while self._num_frames > self._max_frames and len(self._segments) > 1:
             self._drop(next(iter(self._segments)))
+        while self._num_frames > self._max_frames:
+            self._num_frames -= segments.pop(0).num_frames
 
     def get(self, request_id: str) -> list[PromptSegment]:
         """What was said for a request; empty if it is not kept."""

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from daemon.errors import EngineError
 logger = logging.getLogger(__name__)
 
 _MAGIC = b"crier-kv-1\n"
-_SUFFIX = ".kv"
+_SUFFIX, _PART = ".kv", ".part"
+_PART_AGE_S = 3600
+"""A file still being written is younger."""
 
 
 class KvFiles:
@@ -57,12 +60,13 @@ class KvFiles:
         """The state in a file, None if there is none that is whole; marks it as used."""
         try:
             content = path.read_bytes()
-            os.utime(path)
         except FileNotFoundError:
             return None
         except OSError as err:
             logger.warning("kv cache unreadable: %s: %s", path, err.strerror)
             return None
+        with contextlib.suppress(OSError):  # it may be another user's
+            os.utime(path)
         head = len(_MAGIC) + hashlib.sha256().digest_size
         state = content[head:]
         if content[:head] != _MAGIC + hashlib.sha256(state).digest():
@@ -74,25 +78,38 @@ class KvFiles:
         """Keep a state; that it cannot be kept is no reason not to speak."""
         if self._folder is None or len(state) > self._max_bytes:
             return
-        part = path.with_suffix(f".{os.getpid()}.part")
+        part = path.with_suffix(f".{os.getpid()}{_PART}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
+            _hand_over(self._folder)
             part.write_bytes(_MAGIC + hashlib.sha256(state).digest() + state)
+            _hand_over(part)
             part.replace(path)
-            self._evict()
         except OSError as err:
             logger.warning("kv cache not kept: %s: %s", path, err.strerror)
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
+        self._evict(self._folder)
 
-    def _evict(self) -> None:
-        """Remove the files that were used longest ago until the rest is small enough."""
-        if self._folder is None:
-            return
-        files = [(stat.st_mtime_ns, stat.st_size, path) for path in self._folder.glob("*") if (stat := path.stat())]
+    def _evict(self, folder: Path) -> None:
+        """Remove the files that were used longest ago until the rest is small enough, and what a crash left."""
+        files: list[tuple[float, int, Path]] = []
+        for path in [*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"*{_PART}")]:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                if path.suffix == _SUFFIX or time.time() - status.st_mtime > _PART_AGE_S:
+                    files.append((0.0 if path.suffix == _PART else status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self._max_bytes:
+        for used, size, path in sorted(files):
+            if used and total <= self._max_bytes:
                 break
-            path.unlink(missing_ok=True)
-            total -= size
+            with contextlib.suppress(OSError):
+                path.unlink()
+                total -= size
+
+
+def _hand_over(path: Path) -> None:
+    """Give what root makes to the owner of the folder it is in: the service must be able to use it and remove it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)

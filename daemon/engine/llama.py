@@ -5,6 +5,7 @@ Source: the C API of llama.cpp (include/llama.h) as bound by llama-cpp-python 0.
 
 import ctypes
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,9 +46,17 @@ def system_info() -> str:
     return " ".join(used)
 
 
+def _never() -> bool:
+    return False
+
+
 def runtime() -> str:
     """What else than the model decides the bits of a KV cache: llama.cpp's version and the instruction sets it uses."""
     return f"llama-cpp-python {llama_cpp.__version__} {system_info()}"
+
+
+class PrefillStoppedError(Exception):
+    """``LlamaModel.stop`` asked for it; the KV cache holds a part of what was to be read."""
 
 
 class LlamaModel:
@@ -57,6 +66,7 @@ class LlamaModel:
         inputs: float32 [max_batch, D], where the caller puts embeddings before ``decode``.
         hidden: float32 [D], the last position's output after the final norm; overwritten by every ``decode``.
         position: how many positions the KV cache holds.
+        stop: called after every batch of a prefill, which can take seconds; True ends it.
 
     Args:
         path: the GGUF file.
@@ -103,6 +113,7 @@ class LlamaModel:
             self._batch.n_seq_id[i] = 1
             self._batch.seq_id[i][0] = 0
             self._batch.logits[i] = 1  # embeddings=True makes every position an output anyway
+        self.stop: Callable[[], bool] = _never
         self.num_positions = num_positions
         self.max_batch = max_batch
         self.position = 0
@@ -135,11 +146,17 @@ class LlamaModel:
         return self.hidden
 
     def prefill(self, embeddings: F32) -> F32:
-        """Append many positions, float [n, D], in batches. Returns ``hidden`` of the last (a view)."""
+        """Append many positions, float [n, D], in batches. Returns ``hidden`` of the last (a view).
+
+        Raises:
+            PrefillStoppedError: ``stop`` asked for it.
+        """
         for start in range(0, len(embeddings), self.max_batch):
             part = embeddings[start : start + self.max_batch]
             self.inputs[: len(part)] = part
             self.decode(len(part))
+            if self.stop():
+                raise PrefillStoppedError
         return self.hidden
 
     def rewind(self, position: int) -> None:

@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from daemon.engine.backbone import Backbone, PromptSegment
 from daemon.engine.kv_files import KvFiles
 
+_KEPT_SHARE = 0.5
+"""Of the room for earlier speech, when it has become too long."""
+
 
 class Prompt:
     """Keeps the backbone's KV cache filled with [voice][earlier segments], and says where the next text begins.
 
     The voice's part is computed once: rewinding to it costs nothing, other voices come back from files. Earlier
-    segments stay within ``max_frames`` and within the context, whole segments leaving from the oldest.
+    segments stay within ``max_frames`` and within the context, whole segments leaving from the oldest. When some must
+    leave in the middle of an utterance, half of the room is made at once, because what stays is computed anew.
 
     Args:
         backbone: owner of the KV cache.
         max_frames: the most frames of earlier speech; 0 for a model that was not trained for any.
+        frames_per_token: how long a text is when it is said.
         files: where the states of voices are kept.
 
     Attributes:
@@ -24,10 +29,11 @@ class Prompt:
     Source: SesameAILabs/csm generator.py ``generate`` (revision 2d72082): the order of context and text.
     """
 
-    def __init__(self, backbone: Backbone, *, max_frames: int, files: KvFiles) -> None:
+    def __init__(self, backbone: Backbone, *, max_frames: int, frames_per_token: float, files: KvFiles) -> None:
         self._backbone = backbone
         self._model = backbone.model
         self._max_frames = max_frames
+        self._frames_per_token = frames_per_token
         self._files = files
         self._voice = ""
         self.base = 0
@@ -66,19 +72,27 @@ class Prompt:
             EngineError: llama.cpp failed.
         """
         room = self._model.num_positions - self.base - num_positions
-        earlier = self._earlier
-        while earlier and (
-            sum(segment.num_positions for segment in earlier) > room
-            or sum(segment.num_frames for segment in earlier) > self._max_frames
-        ):
-            earlier.popleft()
+        if not self._fits(room, self._max_frames):
+            share = 1 if self._stale else _KEPT_SHARE
+            while self._earlier and not self._fits(room * share, self._max_frames * share):
+                self._earlier.popleft()
             self._stale = True
         if self._stale:
             self._model.rewind(self.base)
-            for segment in earlier:
+            for segment in self._earlier:
                 self._backbone.prefill(segment)
             self._stale = False
         self._mark = self._model.position
+
+    def _fits(self, positions: float, frames: float) -> bool:
+        return (
+            sum(segment.num_positions for segment in self._earlier) <= positions
+            and sum(map(self._length, self._earlier)) <= frames
+        )
+
+    def _length(self, segment: PromptSegment) -> float:
+        """Frames; of a turn of which there is only the text, as many as it would take to say."""
+        return len(segment.tokens) * self._frames_per_token if segment.codes is None else len(segment.codes)
 
     def reopen(self) -> None:
         """Forget the text and speech since ``open``: the same text comes again."""

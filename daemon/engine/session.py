@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -11,6 +11,7 @@ import numpy as np
 from daemon.engine.backbone import PromptSegment
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel
+from daemon.engine.llama import PrefillStoppedError
 from daemon.engine.sampling import Sampling
 from daemon.engine.voices import Voice
 from daemon.values import SAMPLE_RATE, Pcm16, Segment, Segmenter
@@ -58,12 +59,14 @@ class TtsSession:
         sampling: Sampling,
         depth_sampling: Sampling,
         conversation: Sequence[PromptSegment] = (),
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._model = model
         self._codec = codec
         self._segmenter = segmenter
         self._voice = voice
         self._conversation = conversation
+        self._stop = stop
         self._sampling = sampling
         self._depth_sampling = depth_sampling
         self._buffer = np.zeros(codec.samples_per_frame, np.int16)
@@ -137,7 +140,11 @@ class TtsSession:
             if self._current is None:
                 if not self._pending:
                     return None
-                self._start(self._pending.popleft())
+                try:
+                    self._start(self._pending.popleft())
+                except PrefillStoppedError:
+                    self._cancelled = True
+                    return None
             count = self._decode_next()
             if count:
                 return self._buffer[:count]
@@ -155,7 +162,7 @@ class TtsSession:
         if self.seed is None:
             self.seed = default_seed(segment.text, self._voice.name)
         if self._segments_started == 0:
-            self._model.begin(self._voice, self._conversation)
+            self._model.begin(self._voice, self._conversation, self._stop)
         else:
             self._spoken += self._model.spoken()
         self._current = self._last = segment

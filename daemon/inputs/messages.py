@@ -264,7 +264,10 @@ def _refuse(model: type[BaseModel], err: ValidationError, request_id: str | None
     """Name every key that is wrong; the first three suffice."""
     parts = []
     for item in err.errors(include_url=False, include_input=False)[:3]:
-        key = ascii(".".join(str(part) for part in item["loc"]))[1:-1][:80]
+        where = item["loc"]
+        if where[:1] == ("context",):  # then comes which kind of entry pydantic took it for
+            where = where[:2] + where[3:]
+        key = ascii(".".join(str(part) for part in where))[1:-1][:80]
         if item["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key, model.model_fields, n=1)
             parts.append(f'unknown key "{key}"' + (f" (did you mean {close[0]}?)" if close else ""))

@@ -1,69 +1,24 @@
 """Speech that goes on from earlier speech: a recorded voice, the sentences before, and what other requests said."""
 
-import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from reference_csm import save_hf, small_model, small_tokenizer
+from small_csm import FIRST, SECOND, WholePieces, edited, speaking_bundle
 
 from daemon.config import EngineConfig
 from daemon.engine.engine import Engine, Folders
 from daemon.engine.voices import Voice, VoicePrompt
-from daemon.values import Segment, Turn
-from quantize.convert import convert
+from daemon.values import Turn
 
 pytestmark = pytest.mark.engine
 
-FIRST, SECOND = "The kettle has boiled.", "Tea is ready in the kitchen."
-
-
-class WholePieces:
-    """A segmenter that takes every push as one segment."""
-
-    def __init__(self):
-        self._offset = 0
-
-    def push(self, text):
-        segment = Segment(text, self._offset)
-        self._offset += len(text)
-        return [segment]
-
-    def flush(self):
-        return []
-
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    """A float32 bundle of a small random CSM, whose speech never ends by itself."""
-    folder = tmp_path_factory.mktemp("csm")
-    source = save_hf(small_model(seed=1), folder / "checkpoint")
-    small_tokenizer(source)
-    convert(source, folder / "never", "f32", lambda *_: None)
-    return folder
-
-
-def edited(bundle, **values):
-    """Change keys of the manifest."""
-    path = bundle / "manifest.toml"
-    text = path.read_text(encoding="utf-8")
-    for key, value in values.items():
-        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
-        assert count == 1, key
-    path.write_text(text, encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def bundle(converted):
-    """The same with an end of speech: a first code that comes up after a few frames, as the starter voice has it."""
-    folder = converted / "never"
-    edited(folder, min_ratio=0.0, temperature=0.0, depth_temperature=0.0)
-    with Engine(EngineConfig(bundle=str(folder))) as engine:
-        codes = speak(engine, FIRST)[0][0]
-    first_codes = codes[:, 0].tolist()
-    frame = next(n for n in range(3, len(first_codes)) if first_codes[n] not in first_codes[:n])
-    edited(folder, kind=f'"code"\ncode = {first_codes[frame]}')
-    return folder
+def bundle(tmp_path_factory):
+    """A small random CSM that ends its speech after a few frames."""
+    return speaking_bundle(tmp_path_factory.mktemp("csm") / "small")
 
 
 @pytest.fixture
@@ -146,14 +101,64 @@ def answers(engine, said):
     return {ids: speak(engine, FIRST, context=list(ids))[0][0].tobytes() for ids in ("", "1", "01")}
 
 
-def test_earlier_speech_gives_way_where_the_context_is_full(engine):
-    """Segments leave until the next text and its longest speech fit; nothing fails."""
-    turn = Turn(text=" ".join([FIRST] * 8))
-    codes, _ = speak(engine, SECOND, context=[turn] * 32)
-    fitting = [n for n in range(33) if np.array_equal(codes[0], speak(engine, SECOND, context=[turn] * n)[0][0])]
+@pytest.mark.parametrize(("context_s", "sentences"), [(1000.0, 8), (20.0, 1)])
+def test_earlier_speech_gives_way_where_it_is_too_much(bundle, context_s, sentences):
+    """Turns leave until the text and its longest speech fit, and as many seconds as are allowed; nothing fails."""
+    turn = Turn(text=" ".join([FIRST] * sentences))
+    edited(bundle, context_s=context_s)
+    try:
+        with Engine(EngineConfig(bundle=str(bundle))) as engine:
+            codes, _ = speak(engine, SECOND, context=[turn] * 32)
+            fitting = [
+                n for n in range(33) if np.array_equal(codes[0], speak(engine, SECOND, context=[turn] * n)[0][0])
+            ]
+    finally:
+        edited(bundle, context_s=20.0)
     assert fitting[-1] == 32
     assert 0 < fitting[0] < 32
     assert fitting == list(range(fitting[0], 33))
+
+
+def prefilled(engine, monkeypatch):
+    """Counts the positions that are read in batches, a number a segment."""
+    counts = []
+    original = engine._model._backbone.model.prefill
+    monkeypatch.setattr(engine._model._backbone.model, "prefill", lambda x: (counts.append(len(x)), original(x))[1])
+    return counts
+
+
+def test_a_long_text_does_not_read_itself_again_and_again(bundle, monkeypatch):
+    """Once there is too much earlier speech, half of the room is made: few sentences wait for a prefill."""
+    edited(bundle, context_s=4.0)
+    try:
+        with Engine(EngineConfig(bundle=str(bundle))) as engine:
+            counts = prefilled(engine, monkeypatch)
+            segments, _ = speak(engine, *[FIRST, SECOND] * 12)
+    finally:
+        edited(bundle, context_s=20.0)
+    frames = sum(len(codes) for codes in segments)
+    texts = sum(len(engine._model.encode(text, 0)) for text in [FIRST, SECOND] * 12)
+    assert frames > 2 * 50  # the room is used up several times
+    assert sum(counts) - texts < frames
+
+
+def test_reading_can_be_stopped(engine):
+    """A stop ends the reading of a long context, which is asked batch by batch; the next speech is as ever."""
+    turns = [Turn(text=FIRST)] * 3
+    expected, _ = speak(engine, SECOND)
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 2
+
+    session = engine.session(WholePieces(), context=turns, stop=stop)
+    session.push_text(SECOND)
+    session.flush()
+    assert session.next_audio_chunk() is None
+    assert session.finished
+    assert len(asked) == 2
+    np.testing.assert_array_equal(speak(engine, SECOND)[0][0], expected[0])
 
 
 def test_recorded_voice_is_heard_and_computed_once(engine, tmp_path):
@@ -192,7 +197,7 @@ def test_recording_is_the_same_as_a_turn_of_its_own(engine):
     np.testing.assert_array_equal(as_voice[0], as_context[0])
 
 
-def test_segment_that_was_cut_is_not_gone_on_from(converted, bundle, engine, tmp_path):
+def test_segment_that_was_cut_is_not_gone_on_from(bundle):
     """Speech that ran away is no example: the next sentence does not hear it."""
     edited(bundle, max_ratio=1.0, slack_s=0.0)
     try:
@@ -203,3 +208,27 @@ def test_segment_that_was_cut_is_not_gone_on_from(converted, bundle, engine, tmp
             assert len(session.conversation()) == 2 - len(cut)
     finally:
         edited(bundle, max_ratio=2.5, slack_s=2.0)
+
+
+def test_nothing_is_allocated_per_frame(bundle):
+    """Also where earlier speech is heard and codes are kept: frames leave nothing behind and hold no array."""
+    edited(bundle, min_ratio=1.0)
+    tracemalloc.start()
+    try:
+        with Engine(EngineConfig(bundle=str(bundle))) as engine:
+            for _ in range(2):
+                session = engine.session(WholePieces(), context=[Turn(text=FIRST)])
+                session.push_text(SECOND)
+                session.flush()
+                for _ in range(30):
+                    session.next_audio_chunk()
+                before = tracemalloc.get_traced_memory()[0]
+                tracemalloc.reset_peak()
+                for _ in range(15):
+                    assert session.next_audio_chunk() is not None
+                after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        edited(bundle, min_ratio=0.0)
+    assert after - before < 1000
+    assert peak - before < 1920 * 2

@@ -13,7 +13,7 @@ def segment(num_frames):
     return PromptSegment([1, 2], np.zeros((num_frames, 3), np.int32))
 
 
-@given(said=st.lists(st.lists(st.integers(1, 8), max_size=3), max_size=8))
+@given(said=st.lists(st.lists(st.integers(1, 4), max_size=3), max_size=12))
 def test_the_latest_requests_are_kept_within_the_bound(said):
     """The newest requests whose frames fit together are there, whole; the others are gone."""
     history = History(12)
@@ -22,8 +22,17 @@ def test_the_latest_requests_are_kept_within_the_bound(said):
     total = 0
     for number, frames in reversed(list(enumerate(said))):
         total += sum(frames)
-        found = [kept.num_frames for kept in history.get(str(number))]
-        assert found == (frames if total <= 12 else [])
+        kept = [found.num_frames for found in history.get(str(number))]
+        assert kept == (frames if total <= 12 else [])
+
+
+def test_of_a_request_that_alone_is_too_long_the_end_is_kept():
+    """Its first segments leave, and everything before it."""
+    history = History(12)
+    history.add("before", [segment(1)])
+    history.add("long", [segment(count) for count in (5, 1, 4, 8)])
+    assert [found.num_frames for found in history.get("long")] == [4, 8]
+    assert history.get("before") == []
 
 
 def test_a_request_that_is_said_again_counts_once():

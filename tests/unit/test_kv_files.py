@@ -109,6 +109,28 @@ def test_least_recently_used_leaves_first(model, tmp_path):
     assert uses["b"].times == 2
 
 
+def test_other_things_in_the_folder_are_left_alone(model, tmp_path):
+    """A folder, a foreign file and a file that is being written stay; what a crash left long ago goes."""
+    (tmp_path / "folder.kv").mkdir()
+    for name in ("foreign", "fresh.1.part", "old.1.part"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+    os.utime(tmp_path / "old.1.part", (0, 0))
+    prefill = Prefill(model)
+    for _ in range(2):
+        restored(KvFiles(tmp_path, 2**24, "model"), model, prefill)
+    assert prefill.times == 1
+    assert {path.name for path in tmp_path.iterdir()} > {"folder.kv", "foreign", "fresh.1.part"}
+    assert not (tmp_path / "old.1.part").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_keeps_belongs_to_the_service(model, tmp_path):
+    """Folder and file get the owner of the cache folder, so that the service can use and remove them."""
+    os.chown(tmp_path, 12345, 12345)
+    restored(KvFiles(tmp_path / "kv", 2**24, "model"), model, Prefill(model))
+    assert {path.stat().st_uid for path in [tmp_path / "kv", *(tmp_path / "kv").iterdir()]} == {12345}
+
+
 @pytest.mark.parametrize("max_bytes", [0, 1000])
 def test_what_does_not_fit_is_not_written(model, tmp_path, max_bytes):
     """With no room, or too little, speech goes on from a prefill and no file appears."""

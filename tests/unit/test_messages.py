@@ -23,14 +23,30 @@ from daemon.inputs.messages import (
     to_json,
 )
 from daemon.inputs.mqtt_messages import COMMANDS, Hints, parse_command
-from daemon.values import Priority, Reason, SettingsChange, SpeakRequest
+from daemon.values import Priority, Reason, SettingsChange, SpeakRequest, Turn
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(), children, max_size=3),
 )
 KEYS = st.sampled_from(
-    ["op", "id", "text", "priority", "voice", "key", "ttl_s", "volume", "speed", "seed", "lang", "more", "what", "mute"]
+    [
+        "op",
+        "id",
+        "text",
+        "priority",
+        "voice",
+        "key",
+        "ttl_s",
+        "volume",
+        "speed",
+        "seed",
+        "lang",
+        "more",
+        "what",
+        "mute",
+        "context",
+    ]
 )
 NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=128)
 OPS = st.sampled_from(["say", "append", "end", "stop", "pause", "set", "status", "subscribe", "dance"])
@@ -100,6 +116,11 @@ def test_a_request_survives_the_wire(data):
         (b' {"op":"stop","what":"a"} ', Stop(what="a")),
         (b'{"op":"pause"}', Command(name="pause")),
         (b'{"op":"set","volume":40,"mute":true}', Set(change=SettingsChange(volume=40, mute=True))),
+        (b'{"op":"say","id":"a","text":"b","context":null}', Say(request=SpeakRequest(text="b", id="a"))),
+        (
+            b'{"op":"say","id":"a","text":"b","context":["c",{"text":"d","speaker":1}]}',
+            Say(request=SpeakRequest(text="b", id="a", context=("c", Turn(text="d", speaker=1)))),
+        ),
         (b'{"op":"set","volume":"-5","speed":1}', Set(change=SettingsChange(volume_step=-5))),
         (b'{"op":"say","id":"a","more":true}', Say(request=SpeakRequest(text="", id="a"), more=True)),
     ],
@@ -132,6 +153,12 @@ def test_operations(line, op):
         (b'{"op":"say","text":"a","volume":true}', "bad_request", "volume: "),
         (b'{"op":"say","text":"a","priority":"urgent"}', "bad_request", "priority: "),
         (b'{"op":"say","text":"a","more":1}', "bad_request", "more"),
+        (b'{"op":"say","text":"a","context":"b"}', "bad_request", "context: must be a list of request ids and {"),
+        (b'{"op":"say","text":"a","context":[3]}', "bad_request", "context: must be a list of request ids and {"),
+        (b'{"op":"say","text":"a","context":["b",""]}', "bad_request", "context.1: "),
+        (b'{"op":"say","text":"a","context":[{"txt":"b"}]}', "bad_request", '"context.0.text" is missing'),
+        (b'{"op":"say","text":"a","context":[{"text":"b","speaker":"1"}]}', "bad_request", "context.0.speaker: "),
+        (b'{"op":"say","text":"a","context":[' + b'"b",' * 32 + b'"b"]}', "bad_request", "at most 32 entries, got 33"),
         (b'{"op":"say","text":"a","speed":1.5}', "bad_request", "speed is not supported yet"),
         (b'{"op":"set","speed":2}', "bad_request", "speed is not supported yet"),
         (b'{"op":"set"}', "bad_request", "volume"),

@@ -9,6 +9,7 @@ import pytest
 
 from daemon.config import AudioConfig, Config, EngineConfig, TextConfig
 from daemon.engine.engine import Engine
+from daemon.engine.voices import Voice
 from daemon.errors import AudioError, BadRequestError, EngineError
 from daemon.metrics import Metrics
 from daemon.service import Service
@@ -143,6 +144,7 @@ def test_a_request_is_queued_started_finished(running):
         ({"text": "a" * 301}, "too_long", Reason.TOO_LONG),
         ({"voice": "bob"}, "unknown_voice", Reason.UNKNOWN_VOICE),
         ({"lang": "de"}, "unknown_voice", Reason.UNKNOWN_VOICE),
+        ({"context": ("earlier",)}, "bad_request", None),
     ],
 )
 def test_refusals_are_raised_and_published_once(running, fields, code, reason):
@@ -150,7 +152,7 @@ def test_refusals_are_raised_and_published_once(running, fields, code, reason):
     with pytest.raises(BadRequestError) as caught:
         running.service.say(request(**fields))
     assert caught.value.code == code
-    assert [(e.event_type, e.reason) for e in running.events] == [(EventType.REJECTED, reason)]
+    assert [(e.event_type, e.reason) for e in running.events] == [(EventType.REJECTED, reason)] * bool(reason)
     running.service.say(request(request_id="b"))
     assert running.final("b").event_type is EventType.FINISHED
 
@@ -310,6 +312,36 @@ def test_settings_are_kept_and_clamped(running, tmp_path):
     assert '"volume": 0' in (tmp_path / "settings.json").read_text()
     with pytest.raises(BadRequestError):
         running.service.set(SettingsChange(voice="bob"))
+
+
+def test_chosen_voice_that_is_gone_gives_way_to_the_default(running, engine, monkeypatch):
+    """What names no voice itself is spoken with the default one; what names the voice that is gone is refused."""
+    gone = Voice("guest", "", "en", 0)
+    known = engine.voices.get
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.voices, "get", lambda name, *rest: gone if name == "guest" else known(name, *rest))
+        running.service.set(SettingsChange(voice="guest"))
+    assert running.service.state().voice == "guest"
+    running.service.say(request())
+    assert running.final("a").event_type is EventType.FINISHED
+    assert running.service.state().voice == engine.voices.default
+    with pytest.raises(BadRequestError, match="no voice 'guest'"):
+        running.service.say(request(request_id="b", voice="guest"))
+
+
+def test_voice_that_goes_while_its_request_waits_fails_it_with_the_reason(running, engine, monkeypatch):
+    """The request ends, and says why; the next one is spoken."""
+    known = engine.voices.get
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.voices, "get", lambda _name, *rest: known(None, *rest))
+        running.sink.gate.clear()
+        running.service.say(request())
+        running.service.say(request(request_id="b", voice="guest"))
+    running.sink.gate.set()
+    failed = running.final("b")
+    assert (failed.event_type, failed.reason) == (EventType.FAILED, Reason.UNKNOWN_VOICE)
+    running.service.say(request(request_id="c"))
+    assert running.final("c").event_type is EventType.FINISHED
 
 
 def test_damaged_settings_do_not_stop_the_start(engine, tmp_path):

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -70,12 +70,12 @@ class CsmModel:
             opened.callback(self._depth.model.close)
             self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
             self._opened = opened.pop_all()
-        identity = (
-            f"{manifest.files['backbone'].sha256} {manifest.files['audio_embeddings'].sha256} {exact} {runtime()}"
-        )
+        hashes = " ".join(manifest.files[role].sha256 for role in ("backbone", "text_embeddings", "audio_embeddings"))
+        identity = f"{hashes} exact={exact} batch={self._backbone.model.max_batch} {runtime()}"
         self._prompt = Prompt(
             self._backbone,
             max_frames=round(manifest.limits.context_s * manifest.audio.frame_rate),
+            frames_per_token=manifest.limits.seconds_per_token * manifest.audio.frame_rate,
             files=KvFiles(kv_folder, kv_bytes, identity),
         )
         size = manifest.audio.codebook_size
@@ -123,8 +123,12 @@ class CsmModel:
         """A turn of a conversation of which only the text is known."""
         return PromptSegment(self.encode(text, speaker))
 
-    def begin(self, voice: Voice, conversation: Sequence[PromptSegment]) -> None:
+    def begin(
+        self, voice: Voice, conversation: Sequence[PromptSegment], stop: Callable[[], bool] = lambda: False
+    ) -> None:
         """Begin an utterance: the segments that ``start`` begins go on from the voice's recording and the conversation.
+
+        ``stop`` is asked while either of both reads, which can take seconds.
 
         Raises:
             BadRequestError: the recording leaves no room for speech.
@@ -132,6 +136,7 @@ class CsmModel:
         """
         began = perf_counter()
         self._voice = voice
+        self._backbone.model.stop = stop
         recorded = None
         if voice.prompt is not None:
             recorded = PromptSegment(self.encode(voice.prompt.transcript, voice.speaker), voice.prompt.codes)
