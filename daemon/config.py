@@ -144,7 +144,7 @@ def load_config(path: Path | None) -> Config:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"{path}: {err.strerror}") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except (ValueError, RecursionError) as err:  # also a number too long to be read
         raise ConfigError(f"{path}: not valid TOML: {err}") from err
     try:
         return Config.model_validate(data)

@@ -10,8 +10,9 @@ from daemon.config import load_config
 from daemon.engine.bundle import Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec_encoder import CodecEncoder
 from daemon.engine.recording import active_level, load_recording
+from daemon.engine.voice_files import LANGUAGE
 from daemon.engine.voice_store import VoiceStore
-from daemon.engine.voices import VoicePrompt, Voices
+from daemon.engine.voices import VoicePrompt, Voices, plain_language
 from daemon.errors import BadRequestError
 from daemon.places import Places
 from daemon.values import SAMPLE_RATE
@@ -30,7 +31,7 @@ def run(args: argparse.Namespace, places: Places) -> int:
     elif args.action == "remove":
         _remove(args.name, bundle, store)
     else:
-        _list(bundle, Voices(bundle.manifest, store), as_json=args.json)
+        _list(bundle, store, as_json=args.json)
     return 0
 
 
@@ -48,6 +49,9 @@ def _add(args: argparse.Namespace, bundle: Bundle, store: VoiceStore) -> None:
     transcript = args.transcript.strip()
     if not transcript:
         raise BadRequestError("bad_request", "the transcript is empty; give the words of the recording")
+    language = plain_language(args.language)
+    if LANGUAGE.fullmatch(language) is None:
+        raise BadRequestError("bad_request", f"--language {args.language!r}: give a code such as en, de or en-US")
     encoder = CodecEncoder(bundle, num_threads=len(os.sched_getaffinity(0)))
     path = Path(args.audio)
     pcm = load_recording(path)
@@ -56,7 +60,7 @@ def _add(args: argparse.Namespace, bundle: Bundle, store: VoiceStore) -> None:
         args.name,
         VoicePrompt(transcript, encoder.encode(pcm)),
         description=" ".join(args.description.split()),  # `crier voices` gives each voice a line
-        language=args.language,
+        language=language,
         speaker=args.speaker,
         source=path.name.encode(errors="replace").decode(),
         replace=args.replace,
@@ -65,13 +69,16 @@ def _add(args: argparse.Namespace, bundle: Bundle, store: VoiceStore) -> None:
 
 
 def _remove(name: str, bundle: Bundle, store: VoiceStore) -> None:
-    if name in bundle.manifest.voices:
+    if name in bundle.manifest.voices and store.path(name) is None:
         raise BadRequestError("bad_request", f"{name} is a voice of the bundle {bundle.manifest.name} itself; it stays")
     print(f"voice {name}: removed from {store.remove(name).parent}")
 
 
-def _list(bundle: Bundle, voices: Voices, *, as_json: bool) -> None:
+def _list(bundle: Bundle, store: VoiceStore, *, as_json: bool) -> None:
     rate = bundle.manifest.audio.frame_rate
+    voices = Voices(bundle.manifest, store)
+    # A bundle may come to have a voice of the same name: then its own is used.
+    hidden = [voice.name for voice in store.list(bundle.manifest.audio) if voice.name in bundle.manifest.voices]
     entries: list[dict[str, Any]] = [
         {
             "name": voice.name,
@@ -85,9 +92,13 @@ def _list(bundle: Bundle, voices: Voices, *, as_json: bool) -> None:
         for voice in voices.all()
     ]
     if as_json:
-        print(json.dumps({"bundle": bundle.manifest.name, "voices": entries}))
+        print(json.dumps({"bundle": bundle.manifest.name, "voices": entries, "hidden": hidden}))
         return
     for entry in entries:
         mark = "*" if entry["default"] else " "
         recorded = "" if entry["recorded_s"] is None else f"  (recorded, {entry['recorded_s']:.1f} s)"
         print(f"{mark} {entry['name']}  {entry['language']}  {entry['description']}{recorded}")
+    for name in hidden:
+        print(
+            f"  {name}  (recorded, but hidden by the bundle's own voice {name}; crier voice remove {name} removes it)"
+        )

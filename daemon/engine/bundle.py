@@ -15,6 +15,7 @@ from daemon.errors import ModelError
 from daemon.values import SAMPLE_RATE, Array
 
 FORMAT_VERSION = 1
+MAX_CODEBOOK_SIZE = 2**16
 AUTO_HASH_BYTES = 64 * 2**20
 """Files up to this size are hashed at every start (tens of milliseconds); larger ones when asked for."""
 
@@ -44,16 +45,18 @@ REQUIRED: tuple[Role, ...] = (
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Numbers have upper limits, far from what a model has, so that nothing reckoned with them overflows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AudioTable(_Table):
     """[audio]: what a frame is."""
 
     sample_rate: Literal[24000]
-    frame_rate: Annotated[float, Field(gt=0)]
+    frame_rate: Annotated[float, Field(ge=1, le=1000)]
     num_codebooks: Annotated[int, Field(ge=2, le=64)]
-    codebook_size: Annotated[int, Field(ge=2)]
+    codebook_size: Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)]
 
     @property
     def samples_per_frame(self) -> int:
@@ -65,7 +68,7 @@ class FileEntry(_Table):
     """[files.ROLE]."""
 
     path: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Annotated[int, Field(ge=0, lt=2**63)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -85,15 +88,15 @@ class LimitsTable(_Table):
     is cut after max_ratio of it + slack_s.
     """
 
-    context: Annotated[int, Field(ge=16)]
-    max_text_tokens: Annotated[int, Field(ge=8)]
+    context: Annotated[int, Field(ge=16, le=2**20)]
+    max_text_tokens: Annotated[int, Field(ge=8, le=2**20)]
     """Longest segment, BOS and EOT included."""
-    seconds_per_token: Annotated[float, Field(gt=0)]
+    seconds_per_token: Annotated[float, Field(gt=0, le=60)]
     min_ratio: Annotated[float, Field(ge=0, le=1)]
-    max_ratio: Annotated[float, Field(ge=1)]
-    slack_s: Annotated[float, Field(ge=0)]
-    max_utterance_s: Annotated[float, Field(gt=0)]
-    context_s: Annotated[float, Field(ge=0)] = 0.0
+    max_ratio: Annotated[float, Field(ge=1, le=1000)]
+    slack_s: Annotated[float, Field(ge=0, le=3600)]
+    max_utterance_s: Annotated[float, Field(gt=0, le=86_400)]
+    context_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
     """Seconds of earlier speech that are kept before a segment; 0 where the model was not trained for it."""
 
 
@@ -101,7 +104,7 @@ class StopTable(_Table):
     """[stop]: what ends speech: a code of codebook 0, or a frame of zeros (CSM-1B)."""
 
     kind: Literal["code", "zero_frame"]
-    code: int | None = None
+    code: Annotated[int, Field(ge=0, lt=2**31)] | None = None
 
     @model_validator(mode="after")
     def _code_where_needed(self) -> "StopTable":
@@ -135,7 +138,7 @@ class VoiceTable(_Table):
 
     description: str
     language: str
-    speaker: int = 0
+    speaker: Annotated[int, Field(ge=0, le=99)] = 0
 
 
 class Manifest(_Table):
@@ -195,9 +198,9 @@ class Bundle:
         """
         path = self.path(role)
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as err:
-            raise ModelError(f"{path}: not a .npy array: {err}") from err
+            array = np.lib.format.open_memmap(path, mode="r")
+        except Exception as err:  # it parses Python, and says nowhere what may come of it
+            raise ModelError(f"{path}: not a .npy array ({type(err).__name__})") from err
         if array.dtype not in (np.float16, np.float32) or array.ndim != 2:
             raise ModelError(f"{path}: expected float16 [rows, {width}], found {array.dtype} {list(array.shape)}")
         if array.shape[0] < rows or array.shape[1] != width:
@@ -245,13 +248,13 @@ def load_bundle(folder: Path, *, verify: Literal["auto", "full", "size"] = "auto
     path = folder / "manifest.toml"
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
+        version = repr(data.get("format_version"))
     except OSError as err:
         raise ModelError(f"{path}: {err.strerror}") from err
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except (ValueError, RecursionError) as err:  # beside TOML's own and UTF-8's: numbers of thousands of digits
         raise ModelError(f"{path}: damaged: {err}") from err
-    version = data.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ModelError(f"{path}: format_version {version!r}, this program reads {FORMAT_VERSION}")
+    if version != repr(FORMAT_VERSION):
+        raise ModelError(f"{path}: format_version {version}, this program reads {FORMAT_VERSION}")
     try:
         manifest = Manifest.model_validate(data)
     except ValidationError as err:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 import tomllib
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from daemon.engine.bundle import AudioTable
+from daemon.engine.bundle import MAX_CODEBOOK_SIZE, AudioTable
 from daemon.engine.voices import Voice, VoicePrompt
 from daemon.errors import BadRequestError
 from daemon.values import I32
@@ -21,6 +22,7 @@ TABLE = "voice.toml"
 CODES = "codes.npy"
 MAX_FILE_BYTES = 2**20
 """30 s of 64 codebooks are 96 kB. Larger files are not read."""
+LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*")
 
 
 class VoiceTable(BaseModel):
@@ -31,7 +33,7 @@ class VoiceTable(BaseModel):
     format_version: Literal[1] = 1
     name: str
     description: Annotated[str, Field(max_length=200)]
-    language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{1,8})*$")]
+    language: Annotated[str, Field(pattern=f"^{LANGUAGE.pattern}$")]
     speaker: Annotated[int, Field(ge=0, le=99)]
     transcript: Annotated[str, Field(min_length=1)]
     """What is said in the recording, as the model reads it."""
@@ -40,8 +42,8 @@ class VoiceTable(BaseModel):
     source: str
     """Name of the recording's file."""
     seconds: float
-    num_codebooks: int
-    codebook_size: int
+    num_codebooks: Annotated[int, Field(ge=2, le=64)]
+    codebook_size: Annotated[int, Field(ge=2, le=MAX_CODEBOOK_SIZE)]
     sha256: str
     """Of codes.npy."""
 
@@ -94,59 +96,65 @@ def _toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def read_voice(folder: Path, audio: AudioTable) -> Voice:
+def read_voice(folder: Path, name: str, audio: AudioTable) -> Voice:
     """The voice in a folder, for a codec of the shape ``audio``.
 
     Raises:
         BadRequestError: unknown_voice; which file is wrong, and what with it.
+        OSError: a file is not there, or cannot be read now.
     """
-    table = _read_table(folder)
-    content = _read_file(folder / CODES)
+    table = _read_table(folder / TABLE, name)
+    path = folder / CODES
+    content = _read_file(path)
     if hashlib.sha256(content).hexdigest() != table.sha256:
-        raise _unusable(folder / CODES, f"its sha256 is not the one in {TABLE}: damaged or replaced")
+        raise _unusable(path, f"its sha256 is not the one in {TABLE}: damaged or replaced")
     shape = (table.num_codebooks, table.codebook_size)
     if shape != (audio.num_codebooks, audio.codebook_size):
         expected = f"{audio.num_codebooks} of {audio.codebook_size}"
         raise _unusable(folder / TABLE, f"{shape[0]} codebooks of {shape[1]} codes, the bundle has {expected}")
-    codes = _read_codes(folder / CODES, content)
-    if codes.dtype != np.int32 or codes.ndim != 2 or codes.shape[1] != audio.num_codebooks or len(codes) == 0:
-        found = f"{codes.dtype} {list(codes.shape)}"
-        raise _unusable(folder / CODES, f"{found}, expected int32 [frames, {audio.num_codebooks}]")
+    codes = _read_codes(path, content, audio.num_codebooks)
     if codes.min() < 0 or codes.max() >= audio.codebook_size:
-        raise _unusable(folder / CODES, f"codes {codes.min()}..{codes.max()}, expected 0..{audio.codebook_size - 1}")
-    codes.flags.writeable = False  # shared by every request
-    prompt = VoicePrompt(table.transcript, codes)
-    return Voice(folder.name, table.description, table.language, table.speaker, prompt)
+        raise _unusable(path, f"codes {codes.min()}..{codes.max()}, expected 0..{audio.codebook_size - 1}")
+    return Voice(name, table.description, table.language, table.speaker, VoicePrompt(table.transcript, codes))
 
 
-def _read_table(folder: Path) -> VoiceTable:
-    path = folder / TABLE
+def _read_table(path: Path, name: str) -> VoiceTable:
+    content = _read_file(path)
     try:
-        table = check_table(tomllib.loads(_read_file(path).decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
+        table = check_table(tomllib.loads(content.decode()))
+    except (ValueError, RecursionError) as err:  # beside TOML's own and UTF-8's: numbers of thousands of digits
         raise _unusable(path, f"damaged: {err}") from err
     except BadRequestError as err:
-        raise err if err.code == "unknown_voice" else _unusable(path, str(err)) from err
-    if table.name != folder.name:
-        raise _unusable(path, f"name is {table.name!r}, the folder's is {folder.name!r}")
+        raise _unusable(path, str(err)) from err
+    if table.name != name:
+        raise _unusable(path, f"name is {table.name!r}, the folder's is {name!r}")
     return table
 
 
-def _read_codes(path: Path, content: bytes) -> Any:
+def _read_codes(path: Path, content: bytes, num_codebooks: int) -> I32:
+    """The array in a .npy file as ``npy_bytes`` makes it, int32 [T >= 1, num_codebooks]; nobody can write to it.
+
+    A view of ``content``: a header that lies allocates nothing.
+    """
+    file = io.BytesIO(content)
     try:
-        return np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as err:  # the last from a header that lies
-        raise _unusable(path, f"not a .npy array: {err}") from err
+        np.lib.format.read_magic(file)
+        shape, by_column, dtype = np.lib.format.read_array_header_1_0(file)
+        found = f"{dtype} {list(shape)}"  # not of numbers of thousands of digits
+    except Exception as err:  # it parses Python, and says nowhere what may come of it
+        raise _unusable(path, f"not a .npy array ({type(err).__name__})") from err
+    if dtype != np.int32 or by_column or len(shape) != 2 or shape[1] != num_codebooks or shape[0] < 1:
+        raise _unusable(path, f"{found}, expected int32 [frames, {num_codebooks}]")
+    if len(content) - file.tell() != shape[0] * num_codebooks * dtype.itemsize:
+        raise _unusable(path, f"not a .npy array: its length is not that of {found}")
+    return np.frombuffer(content, np.int32, offset=file.tell()).reshape(shape)
 
 
 def _read_file(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
-            raise _unusable(path, f"not a file of at most {MAX_FILE_BYTES} bytes")
-        return path.read_bytes()
-    except OSError as err:
-        raise _unusable(path, str(err.strerror)) from err
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+        raise _unusable(path, f"not a file of at most {MAX_FILE_BYTES} bytes")
+    return path.read_bytes()
 
 
 def _unusable(path: Path, reason: str) -> BadRequestError:

@@ -23,7 +23,14 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 """No separators, no dots: a name cannot leave its folder."""
 
-_Stamp = tuple[object, ...]
+OLD = ".gone"
+"""Behind the name of a voice that is being replaced. It is the voice as long as there is no other."""
+
+_Stamp = tuple[int, ...]
+_Seen = tuple[Path, AudioTable, _Stamp, _Stamp]
+
+_TRIES = 3
+"""So often a voice is read whose files are changing."""
 
 
 class VoiceStore:
@@ -39,14 +46,16 @@ class VoiceStore:
     def __init__(self, folders: Sequence[Path], bundle_name: str) -> None:
         self._folders = [folder / bundle_name for folder in folders]
         self._lock = threading.Lock()
-        self._loaded: dict[Path, tuple[_Stamp, Voice | BadRequestError]] = {}  # guarded by _lock
+        self._loaded: dict[str, tuple[_Seen | None, Voice | BadRequestError]] = {}  # guarded by _lock
 
     def path(self, name: str) -> Path | None:
         """The folder of a voice, whole or not; None if there is none."""
         if NAME.fullmatch(name) is None:
             return None
+        # The name once more, as a replacement may have come between the looks.
+        paths = (folder / entry for folder in self._folders for entry in (name, name + OLD, name))
         # os.path's isdir also says no where it may not look; Path's raises.
-        return next((folder / name for folder in self._folders if os.path.isdir(folder / name)), None)  # noqa: PTH112
+        return next((path for path in paths if os.path.isdir(path)), None)  # noqa: PTH112
 
     def find(self, name: str, audio: AudioTable) -> Voice | None:
         """A voice by name, None if there is none.
@@ -54,37 +63,49 @@ class VoiceStore:
         Raises:
             BadRequestError: unknown_voice; it is damaged, or made for a codec of another shape.
         """
-        path = self.path(name)
-        if path is None:
-            return None
         with self._lock:
-            voice = self._load(path, audio)
+            voice = self._load(name, audio)
         if isinstance(voice, BadRequestError):
             raise BadRequestError(voice.code, str(voice))
         return voice
 
     def list(self, audio: AudioTable) -> list[Voice]:
         """All voices that are whole, by name. Each other one is a line in the log, once."""
-        paths = {path.name: path for folder in reversed(self._folders) for path in _voice_folders(folder)}
+        names = {entry.removesuffix(OLD) for folder in self._folders for entry in _entries(folder)}
         with self._lock:
-            self._loaded = {path: self._loaded[path] for path in paths.values() if path in self._loaded}
-            voices = [self._load(paths[name], audio) for name in sorted(paths)]
+            self._loaded = {name: self._loaded[name] for name in names if name in self._loaded}
+            voices = [self._load(name, audio) for name in sorted(names)]
         return [voice for voice in voices if isinstance(voice, Voice)]
 
-    def _load(self, path: Path, audio: AudioTable) -> Voice | BadRequestError:
-        """The voice in a folder, or what is wrong with it; from memory while its files stay as they are."""
-        stamp = (audio, _stamp(path / TABLE), _stamp(path / CODES))
-        loaded = self._loaded.get(path)
-        if loaded is not None and loaded[0] == stamp:
-            return loaded[1]
-        voice: Voice | BadRequestError
-        try:
-            voice = read_voice(path, audio)
-        except BadRequestError as err:
-            logger.warning("voice unusable: %s", err)
-            voice = err
-        self._loaded[path] = (stamp, voice)
+    def _load(self, name: str, audio: AudioTable) -> Voice | BadRequestError | None:
+        """A voice or what is wrong with it, from memory while its files stay as they are; None if there is none."""
+        for _ in range(_TRIES):
+            seen = self._look(name, audio)
+            if seen is None:
+                return None
+            kept = self._loaded.get(name)
+            if kept is not None and kept[0] == seen:
+                return kept[1]
+            stamp: _Seen | None = seen
+            voice: Voice | BadRequestError
+            try:
+                voice = read_voice(seen[0], name, audio)
+            except BadRequestError as err:
+                voice = err
+            except OSError as err:
+                voice = BadRequestError("unknown_voice", f"{err.filename or seen[0]}: {err.strerror}")
+                stamp = None  # it may be readable the next time, though nothing about the file changes
+            if isinstance(voice, Voice) or self._look(name, audio) == seen:
+                break
+        if isinstance(voice, BadRequestError) and (kept is None or str(kept[1]) != str(voice)):
+            logger.warning("voice unusable: %s", voice)
+        self._loaded[name] = stamp, voice
         return voice
+
+    def _look(self, name: str, audio: AudioTable) -> _Seen | None:
+        """Where a voice is, and what changes when it has to be read anew."""
+        path = self.path(name)
+        return None if path is None else (path, audio, _stamp(path / TABLE), _stamp(path / CODES))
 
     def check_new(self, bundle: Bundle, name: str, *, replace: bool) -> None:
         """Whether a voice may be added under this name.
@@ -164,8 +185,14 @@ class VoiceStore:
         if path is None:
             where = ", ".join(str(folder) for folder in self._folders)
             raise BadRequestError("unknown_voice", f"no recorded voice {name!r} in {where}")
+        path = path.with_name(name)
         with _writing(path.parent):
-            _put(path, None)
+            _settle(path)
+            part = path.with_name(f"{name}.part")
+            _discard(part)
+            if os.path.lexists(path):  # no other program removed it meanwhile
+                path.rename(part)  # nobody finds half of it
+            _discard(part)
         return path
 
 
@@ -183,18 +210,18 @@ def _check_fit(bundle: Bundle, prompt: VoicePrompt, speaker: int) -> None:
         raise BadRequestError("too_long", f"{found}: {most}; use a shorter recording")
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes when a file does."""
+def _stamp(path: Path) -> _Stamp:
+    """What changes when a file or who may read it does."""
     try:
         status = path.stat()
     except OSError as err:
         return (err.errno or 0,)
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
-def _voice_folders(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[str]:
     try:
-        return [path for path in folder.iterdir() if NAME.fullmatch(path.name) and path.is_dir()]
+        return [path.name for path in folder.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as err:
@@ -234,15 +261,24 @@ def _make_folder(folder: Path) -> int:
     return folder.stat().st_mode & 0o755
 
 
-def _put(path: Path, new: Path | None) -> None:
-    """Put a folder (None: nothing) where another may be, which goes only then. Nobody finds half of either."""
-    gone = path.with_name(f"{path.name}.gone")
-    _discard(gone)
-    if os.path.lexists(path):
-        path.rename(gone)
-    if new is not None:
+def _put(path: Path, new: Path) -> None:
+    """Put a folder where another may be, which goes only then. Nobody finds half of either, nor neither."""
+    _settle(path)
+    try:
+        if os.path.lexists(path):
+            path.rename(path.with_name(path.name + OLD))
         new.rename(path)
-    _discard(gone)
+    finally:
+        _settle(path)
+
+
+def _settle(path: Path) -> None:
+    """End a replacement: the old voice goes if the new one is there, else comes back."""
+    old = path.with_name(path.name + OLD)
+    if os.path.lexists(path):
+        _discard(old)
+    elif os.path.lexists(old):
+        old.rename(path)
 
 
 def _discard(path: Path) -> None:

@@ -48,6 +48,11 @@ class RecordedVoices(Protocol):
         """All that are whole."""
 
 
+def plain_language(language: str) -> str:
+    """A language's code in one form: en-us for en_US and EN-us."""
+    return language.lower().replace("_", "-")
+
+
 class Voices:
     """Looks voices up by name: those of the bundle, then those recorded for it, which may come and go meanwhile.
 
@@ -76,7 +81,8 @@ class Voices:
         if voice is None:
             known = ", ".join(voice.name for voice in self.all())
             raise BadRequestError("unknown_voice", f"no voice {wanted!r}; there are: {known}")
-        if language and language.lower().replace("_", "-").split("-")[0] != voice.language.split("-")[0]:
+        spoken = plain_language(voice.language).split("-")[0]
+        if language and plain_language(language).split("-")[0] != spoken:
             raise BadRequestError("unknown_voice", f"voice {wanted} speaks {voice.language}, not {language}")
         return voice
 

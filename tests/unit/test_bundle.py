@@ -1,5 +1,6 @@
 """A bundle that is not whole is refused, with the name of what is wrong."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,15 @@ def test_a_missing_file_is_named(copy):
         ("[prompt]", "[surprise]", "surprise"),
         ('default_voice = "slt"', 'default_voice = "nobody"', "default_voice nobody is not in"),
         ("format_version", "format version", "damaged"),
+        ("num_codebooks = 8", f"num_codebooks = {'9' * 5000}", "damaged: Exceeds the limit"),
+        ("format_version = 1", f"format_version = 0x{'f' * 5000}", "damaged: Exceeds the limit"),
+        ("format_version = 1", f"format_version = {'[' * 100_000}", "damaged"),
+        ("num_codebooks = 8", f"num_codebooks = 0x{'f' * 5000}", "audio.num_codebooks"),
+        ("codebook_size = 512", f"codebook_size = 0x{'f' * 5000}", "audio.codebook_size"),
+        ("speaker = 0", f"speaker = 0x{'f' * 5000}", r"voices\.slt\.speaker"),
+        ("frame_rate = 12.5", "frame_rate = inf", "audio.frame_rate"),
+        ("frame_rate = 12.5", "frame_rate = 1e-300", "audio.frame_rate"),
+        ("frame_rate = 12.5", f"frame_rate = 0x{'f' * 5000}", "audio.frame_rate"),
     ],
 )
 def test_a_wrong_manifest_is_refused_in_one_line(copy, old, new, message):
@@ -93,6 +103,16 @@ def test_a_wrong_manifest_is_refused_in_one_line(copy, old, new, message):
     with pytest.raises(ModelError, match=message) as caught:
         Engine(EngineConfig(bundle=str(copy), verify="size"))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["seconds_per_token", "max_ratio", "slack_s", "max_utterance_s", "context"])
+@pytest.mark.parametrize("value", ["inf", "nan", "1e308", f"0x{'f' * 5000}"])
+def test_limits_have_limits(copy, key, value):
+    """Nothing that is reckoned with them while somebody waits for speech overflows."""
+    path = copy / "manifest.toml"
+    path.write_text(re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", path.read_text()))
+    with pytest.raises(ModelError, match=rf"limits\.{key}: "):
+        load_bundle(copy, verify="size")
 
 
 def test_a_path_cannot_leave_the_folder(copy):
@@ -129,6 +149,18 @@ def test_files_swapped_for_others_are_refused(copy, source, target):
     shutil.copy(copy / source, copy / target)
     declare_size(copy, target)
     with pytest.raises(ModelError):
+        Engine(EngineConfig(bundle=str(copy), verify="size"))
+
+
+@pytest.mark.parametrize(
+    "header", ["((((", "{'descr': '<f2', 'fortran_order': False, 'shape': (99999999999999999999, 8), }"]
+)
+def test_a_table_with_a_broken_header_is_refused(copy, header):
+    """Whatever numpy raises at it."""
+    content = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(99)
+    (copy / "text_embeddings.npy").write_bytes(content)
+    declare_size(copy, "text_embeddings.npy")
+    with pytest.raises(ModelError, match=r"not a \.npy array"):
         Engine(EngineConfig(bundle=str(copy), verify="size"))
 
 

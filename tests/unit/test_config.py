@@ -111,7 +111,9 @@ def test_every_mistake_is_named_at_once_in_one_line(tmp_path: Path):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("content", [b"[mqtt", b"a = 1\na = 2", b"\xff\xfe", b"x = \x00"])
+@pytest.mark.parametrize(
+    "content", [b"[text]\nmax_chars = " + b"9" * 5000, b"[mqtt", b"a = 1\na = 2", b"\xff\xfe", b"x = \x00"]
+)
 def test_invalid_toml_names_the_file(tmp_path: Path, content: bytes):
     """What is not TOML, or not UTF-8, is a ConfigError."""
     with pytest.raises(ConfigError, match=r"config\.toml: not valid TOML: "):

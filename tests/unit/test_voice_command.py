@@ -101,7 +101,8 @@ def test_a_name_is_replaced_only_on_purpose(home, models, capsys):
         ({"audio": REPOSITORY / "README.md"}, (65, "README.md: not audio")),
         ({"audio": "silent"}, (65, "silent")),
         ({"audio": "long"}, (65, "use a shorter recording")),
-        ({"options": ["--language", "German"]}, (65, "language: ")),
+        ({"options": ["--language", "German"]}, (65, "--language 'German': give a code such as en, de or en-US")),
+        ({"options": ["--language", "German"], "audio": "/nosuch.wav"}, (65, "--language 'German'")),
         ({"options": ["--speaker", "100"]}, (65, "speaker: ")),
         (
             {"options": ["--bundle", "starter", "--config", "/dev/null"]},
@@ -125,6 +126,35 @@ def test_refusals_are_one_line(home, models, capsys, changes, expected):
     assert not voices_in(home).exists()
 
 
+@pytest.mark.parametrize(("given", "kept"), [("EN", "en"), ("en_US", "en-us"), ("de-AT", "de-at")])
+def test_a_language_may_be_spelt_in_any_way(home, models, given, kept):
+    """Upper case and _ are as good as lower case and -."""
+    assert add(models, "--language", given) == 0
+    assert f'language = "{kept}"' in (voices_in(home) / "anna" / "voice.toml").read_text()
+
+
+def test_a_voice_that_a_later_bundle_hides_is_named_and_can_be_removed(home, models, capsys):
+    """The bundle's own is used and stays."""
+    assert add(models) == 0
+    taken = voices_in(home) / "slt"
+    (voices_in(home) / "anna").rename(taken)
+    table = (taken / "voice.toml").read_text()
+    (taken / "voice.toml").write_text(table.replace('name = "anna"', 'name = "slt"'))
+    capsys.readouterr()
+    assert main(["voice", "list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "* slt  en  American English, female",
+        "  slt  (recorded, but hidden by the bundle's own voice slt; crier voice remove slt removes it)",
+    ]
+    assert main(["voice", "list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert ([voice["name"] for voice in listed["voices"]], listed["hidden"]) == (["slt"], ["slt"])
+    assert main(["voice", "remove", "slt"]) == 0
+    assert capsys.readouterr().out == f"voice slt: removed from {voices_in(home)}\n"
+    assert main(["voice", "remove", "slt"]) == 65
+    assert "slt is a voice of the bundle test-voice itself; it stays" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written_exits_73(home, models, capsys):
     """With the path."""
     (home / "state").touch()
@@ -141,13 +171,21 @@ def test_only_recorded_voices_are_removed(home, capsys, name, reason):
     assert reason in capsys.readouterr().err
 
 
-def test_a_damaged_voice_is_named_and_left_out(home, models, capsys, caplog):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("codes.npy", "", "anna/codes.npy: its sha256"),
+        ("voice.toml", f"speaker = {'9' * 5000}", "anna/voice.toml: damaged: Exceeds the limit"),
+    ],
+)
+def test_a_damaged_voice_is_named_and_left_out(home, models, capsys, caplog, damage):
     """The list goes on without it, and it can be removed."""
+    name, content, reason = damage
     assert add(models) == 0
-    (voices_in(home) / "anna" / "codes.npy").write_bytes(b"")
+    (voices_in(home) / "anna" / name).write_text(content)
     assert main(["voice", "list"]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == ["* slt  en  American English, female"]
-    assert "anna/codes.npy: its sha256" in caplog.text
+    assert reason in caplog.text
     assert main(["voice", "remove", "anna"]) == 0
 
 

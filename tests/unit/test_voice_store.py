@@ -2,9 +2,11 @@
 
 import errno
 import hashlib
+import io
 import logging
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +139,22 @@ def replace(folder, old, new):
     (folder / TABLE).write_text(text.replace(old, new))
 
 
+def npz_bytes():
+    """An archive of arrays, which numpy opens as well."""
+    file = io.BytesIO()
+    np.savez(file, codes=prompt().codes)
+    return file.getvalue()
+
+
+def with_header(text):
+    """A .npy file that begins with any header, and has 800 bytes of data."""
+    return b"\x93NUMPY\1\0" + len(text).to_bytes(2, "little") + text.encode() + bytes(800)
+
+
+def with_shape(shape):
+    return with_header(f"{{'descr': '<i4', 'fortran_order': False, 'shape': {shape}, }}\n")
+
+
 DAMAGE = {
     "bit": (lambda f: (f / CODES).write_bytes((f / CODES).read_bytes()[:-1] + b"\1"), f"{CODES}: its sha256"),
     "cut": (lambda f: os.truncate(f / CODES, 40), f"{CODES}: its sha256"),
@@ -146,6 +164,8 @@ DAMAGE = {
     "toml": (lambda f: os.truncate(f / TABLE, 25), f"{TABLE}: damaged"),
     "not text": (lambda f: (f / TABLE).write_bytes(b"\xff\xfe"), f"{TABLE}: damaged"),
     "nested": (lambda f: (f / TABLE).write_text("a=" + "[" * 100_000), f"{TABLE}: damaged"),
+    "digits": (lambda f: replace(f, "speaker = 0", "speaker = " + "9" * 5000), f"{TABLE}: damaged: Exceeds the limit"),
+    "hex": (lambda f: replace(f, "size = 512", "size = 0x" + "f" * 5000), f"{TABLE}: codebook_size"),
     "version": (lambda f: replace(f, "format_version = 1", "format_version = 2"), f"{TABLE}: format_version"),
     "key": (lambda f: replace(f, "speaker = 0", "speaker = 0\nspeed = 2"), f"{TABLE}: speed: Extra"),
     "type": (lambda f: replace(f, "speaker = 0", 'speaker = "a\\nb"'), f"{TABLE}: speaker"),
@@ -155,7 +175,15 @@ DAMAGE = {
     "fifo": (lambda f: ((f / CODES).unlink(), os.mkfifo(f / CODES)), f"{CODES}: not a file"),
     "huge": (lambda f: os.truncate(f / CODES, MAX_FILE_BYTES + 1), f"{CODES}: not a file of at most"),
     "not npy": (lambda f: rewrite(f, b"junk"), f"{CODES}: not a .npy array"),
-    "pickle": (lambda f: rewrite(f, np.array([{}], object)), f"{CODES}: not a .npy array"),
+    "pickle": (lambda f: rewrite(f, np.array([{}], object)), r"object \[1\], expected int32"),
+    "npz": (lambda f: rewrite(f, npz_bytes()), f"{CODES}: not a .npy array"),
+    "header": (lambda f: rewrite(f, with_header("((((")), f"{CODES}: not a .npy array"),
+    "long header": (lambda f: rewrite(f, with_header(" " * 11_000)), f"{CODES}: not a .npy array"),
+    "hex shape": (lambda f: rewrite(f, with_shape(f"(0x{'f' * 5000}, 8)")), f"{CODES}: not a .npy array"),
+    "long shape": (lambda f: rewrite(f, with_shape(f"({'9' * 20}, 8)")), f"{CODES}: not a .npy array"),
+    "negative": (lambda f: rewrite(f, with_shape("(-25, -8)")), "expected int32"),
+    "by column": (lambda f: rewrite(f, np.asfortranarray(np.zeros((25, 8), np.int32))), "expected int32"),
+    "more": (lambda f: rewrite(f, (f / CODES).read_bytes() + bytes(32)), f"{CODES}: not a .npy array"),
     "lie": (
         lambda f: rewrite(f, (f / CODES).read_bytes().replace(b"(25, 8), }    ", b"(99999999, 8)}")),
         f"{CODES}: not a .npy array",
@@ -255,12 +283,134 @@ def test_a_full_disk_leaves_the_old_voice(bundle, store, folders, monkeypatch):
 def test_what_an_interrupted_program_left_is_in_nobodys_way(bundle, store, folders):
     """Leftovers are no voices, and go when the same voice is added."""
     folder = folders[0] / NAME
-    for name in ("anna.part", "anna.gone"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "file").touch()
-    assert store.list(bundle.manifest.audio) == []
-    store.add(bundle, "anna", prompt())
+    old = store.add(bundle, "anna", prompt()).rename(folder / "old")
+    for leftover in ("anna.part", "anna.gone"):
+        old.rename(folder / leftover)
+        store.add(bundle, "anna", prompt(), replace=True)
+        assert in_folder(folder) == ["anna", f"anna/{CODES}", f"anna/{TABLE}"]
+        old = (folder / "anna").rename(folder / "old")
+        assert store.list(bundle.manifest.audio) == []
+
+
+@pytest.mark.parametrize("also", [[], ["anna.part"]])
+def test_a_crash_while_a_voice_is_replaced_loses_nothing(bundle, store, folders, also):
+    """The old one is found, listed, not added over, replaced, and removed for good."""
+    folder, audio = folders[0] / NAME, bundle.manifest.audio
+
+    def crash():
+        store.add(bundle, "anna", prompt(transcript="old"), replace=True).rename(folder / "anna.gone")
+        for name in also:
+            (folder / name).mkdir()
+
+    crash()
+    assert store.find("anna", audio).prompt.transcript == "old"
+    assert [(voice.name, voice.prompt.transcript) for voice in store.list(audio)] == [("anna", "old")]
+    with pytest.raises(BadRequestError, match="there is a voice anna"):
+        store.add(bundle, "anna", prompt())
+    store.add(bundle, "anna", prompt(transcript="new"), replace=True)
+    assert store.find("anna", audio).prompt.transcript == "new"
     assert in_folder(folder) == ["anna", f"anna/{CODES}", f"anna/{TABLE}"]
+    crash()
+    assert store.remove("anna") == folder / "anna"
+    assert in_folder(folder) == []
+
+
+def test_a_replacement_that_fails_leaves_the_old_voice(bundle, store, monkeypatch):
+    """The new folder cannot be put in place: the old one comes back."""
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.suffix == ".part":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return rename(path, target)
+
+    folder = store.add(bundle, "anna", prompt())
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", refuse)
+        with pytest.raises(StoreError, match="cannot be written: Input/output error"):
+            store.add(bundle, "anna", prompt(seed=1), replace=True)
+    assert in_folder(folder.parent) == ["anna", f"anna/{CODES}", f"anna/{TABLE}"]
+    np.testing.assert_array_equal(store.find("anna", bundle.manifest.audio).prompt.codes, prompt().codes)
+
+
+def test_a_voice_is_there_at_every_moment_of_its_replacement(bundle, store, folders, monkeypatch):
+    """Whoever looks between any two steps finds the old one or the new one, and nothing is logged."""
+    rename, found = Path.rename, []
+
+    def watched(path, target):
+        result = rename(path, target)
+        for reader in (VoiceStore(folders, NAME), watcher):
+            (listed,) = reader.list(bundle.manifest.audio)
+            assert listed is reader.find("anna", bundle.manifest.audio)
+        found.append(listed.prompt.transcript)
+        return result
+
+    watcher = VoiceStore(folders, NAME)
+    store.add(bundle, "anna", prompt(transcript="old"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", watched)
+        store.add(bundle, "anna", prompt(transcript="new", seed=1), replace=True)
+    assert found == ["old", "new"]
+
+
+@pytest.mark.parametrize("after", [TABLE, CODES])
+def test_a_voice_that_is_replaced_while_it_is_read_is_read_again(bundle, store, monkeypatch, caplog, after):
+    """Never one file of the old and one of the new, nor a refusal."""
+    read_bytes = Path.read_bytes
+
+    def replaced(path):
+        content = read_bytes(path)
+        if path.name == after:
+            patched.undo()
+            store.add(bundle, "anna", prompt(transcript="new", seed=1), replace=True)
+        return content
+
+    store.add(bundle, "anna", prompt(transcript="old"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", replaced)
+        voice = store.find("anna", bundle.manifest.audio)
+    transcript, seed = ("new", 1) if after == TABLE else ("old", 0)
+    assert voice.prompt.transcript == transcript
+    np.testing.assert_array_equal(voice.prompt.codes, prompt(seed=seed).codes)
+    assert store.find("anna", bundle.manifest.audio).prompt.transcript == "new"
+    assert not caplog.records
+
+
+def test_a_voice_that_could_not_be_read_is_tried_again(bundle, store, monkeypatch, caplog):
+    """Also when nothing about its files has changed; until then the log says it once."""
+    audio = bundle.manifest.audio
+
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # as read() has it: without the path
+
+    folder = store.add(bundle, "anna", prompt())
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fail)
+        for _ in range(3):
+            assert store.list(audio) == []
+            with pytest.raises(BadRequestError, match="anna: Input/output error"):
+                store.find("anna", audio)
+    assert [record.getMessage() for record in caplog.records] == [f"voice unusable: {folder}: Input/output error"]
+    assert store.find("anna", audio) is not None
+
+
+def test_a_change_that_keeps_size_and_time_is_seen(bundle, store):
+    """As rsync -t makes it; the time of the inode's change cannot be set."""
+    path = store.add(bundle, "anna", prompt()) / CODES
+    whole, status = path.read_bytes(), path.stat()
+    for content, usable in ((whole, True), (whole[:-1] + b"\1", False), (whole, True)):
+        path.write_bytes(content)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert [voice.name for voice in store.list(bundle.manifest.audio)] == ["anna"] * usable
+
+
+def test_one_entry_that_cannot_be_looked_at_hides_no_other(bundle, store, folders):
+    """A link that leads nowhere, in a circle, or where the system refuses to go."""
+    store.add(bundle, "anna", prompt())
+    for name, target in (("dead", "nosuch"), ("ring", "ring"), ("refused", "x" * 300)):
+        (folders[0] / NAME / name).symlink_to(target)
+        assert store.find(name, bundle.manifest.audio) is None
+    assert [voice.name for voice in store.list(bundle.manifest.audio)] == ["anna"]
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o700, 0o777])
@@ -293,3 +443,15 @@ def test_voices_are_the_bundles_then_the_recorded(bundle, store, folders):
     (folders[0] / NAME / "anna").rename(folders[0] / NAME / "slt")
     assert voices.get("slt").prompt is None
     assert [info.name for info in voices.list()] == ["slt"]
+
+
+@pytest.mark.parametrize("spelling", ["en_US", "EN", "En-us"])
+def test_a_bundles_language_may_be_spelt_in_any_way(bundle, spelling):
+    """A voice speaks en whether its manifest has en_US or EN."""
+    manifest = bundle.manifest
+    voice = manifest.voices["slt"].model_copy(update={"language": spelling})
+    voices = Voices(manifest.model_copy(update={"voices": {"slt": voice}}))
+    for asked in ("en", "EN", "en-GB", "en_US", None, ""):
+        assert voices.get("slt", asked).language == spelling
+    with pytest.raises(BadRequestError, match=f"speaks {spelling}, not de"):
+        voices.get("slt", "de")
