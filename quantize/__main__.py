@@ -39,13 +39,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     stored = argparse.ArgumentParser(add_help=False)
     stored.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the bundle; one that is there is replaced"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the bundle; one of any --quant that is there is replaced",
     )
     stored.add_argument("--quant", choices=RECIPES, required=True, help="how the weights are stored")
     stored.add_argument(
         "--depth-quant", choices=QUANT_TYPES, help="those of the depth decoder (default: q8_0 or better)"
     )
-    stored.add_argument("--force", action="store_true", help="also if the bundle is there already")
+    stored.add_argument("--force", action="store_true", help="begin anew, whatever is there already")
 
     command = commands.add_parser("convert", parents=[stored], help="make a bundle of a checkpoint", epilog=_EPILOG)
     command.add_argument("source", type=Path, help="folder of safetensors files, or one file")

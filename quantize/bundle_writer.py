@@ -1,27 +1,17 @@
 """A bundle is written beside its place and moved there when it is whole: nothing half-made is ever found."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from daemon.errors import SpeechError
-
-FORMAT_VERSION = 1
-Tick = Callable[[int, int], None]
-"""Called with how much of a file is done, and how much there is."""
-_NOTES = "progress.json"
-_KEPT = "README.md"
-"""The model card: written by people, so it moves along when a bundle is replaced."""
-
-
-class BundleWriteError(SpeechError):
-    """The bundle cannot be put where it was asked for."""
-
-    exit_code: ClassVar[int] = 73
+from daemon.engine.bundle import FORMAT_VERSION, load_bundle
+from daemon.errors import EngineError, ModelError
+from quantize.bundle_place import MANIFEST, BundlePlace, BundleWriteError, reason, sync
+from quantize.bundle_toml import to_toml
+from quantize.progress import Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,50 +26,64 @@ class Part:
 
 
 class BundleWriter:
-    """Collects the files of a bundle in OUT.part; ``finish`` turns that into OUT.
+    """Collects the files of a bundle; ``finish`` puts it in its place.
 
-    As a context manager it removes OUT.part if anything goes wrong. If it is interrupted (Ctrl-C, a power cut),
-    OUT.part stays, and the next run with the same ``key`` goes on with it.
+    As a context manager it keeps what was finished, however it is left, if that is anything: the next run with the
+    same ``key`` goes on with it.
 
     Args:
-        out: the bundle's folder.
+        place: where the bundle goes.
         key: stands for everything the bundle depends on.
+        fresh: whether to begin anew.
 
     Raises:
-        BundleWriteError: OUT is taken by something that is not a bundle, or cannot be written.
+        BundleWriteError: the place cannot be written.
     """
 
-    def __init__(self, out: Path, key: str) -> None:
-        self._out = out
-        self._part = out.with_name(out.name + ".part")
+    def __init__(self, place: BundlePlace, key: str, *, fresh: bool = False) -> None:
+        self._place = place
         self._key = key
+        self._fresh = fresh
         self._files: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> Self:
         try:
-            if self._out.exists() and not _replaceable(self._out):
-                raise BundleWriteError(f"{self._out}: exists and is not a bundle; it is left alone")
-            self._files = self._finished()
+            self._files = {} if self._fresh else self._finished()
             if not self._files:
-                shutil.rmtree(self._part, ignore_errors=True)
-                self._part.mkdir(parents=True)
+                self._place.discard()
+            self._note()
+            self._place.new.mkdir(exist_ok=True)
+            for path in self._place.new.iterdir():  # what was half done is in nobody's way
+                if path.name not in {entry["path"] for entry in self._files.values()}:
+                    path.unlink()
         except OSError as err:
-            raise BundleWriteError(f"{self._part}: cannot be written: {err.strerror}") from err
+            raise BundleWriteError(f"{self._place.new}: cannot be written: {reason(err)}") from err
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, Exception):
-            shutil.rmtree(self._part, ignore_errors=True)  # gone already after ``finish``
+    def __exit__(self, *_: object) -> None:
+        if not self._files:
+            self._place.discard()
 
     def _finished(self) -> dict[str, dict[str, Any]]:
-        """What an interrupted run left that is whole and of the same key."""
-        try:
-            notes = json.loads((self._part / _NOTES).read_text(encoding="utf-8"))
-            if notes["key"] != self._key:
-                return {}
-            return {role: entry for role, entry in notes["files"].items() if self._entry(entry["path"]) == entry}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        """What an earlier run left that is whole and of the same key."""
+        notes = self._place.notes()
+        if notes is None or notes["key"] != self._key:
             return {}
+        files = {}
+        for role, entry in notes["files"].items():
+            try:
+                if self._entry(entry["path"]) == entry:
+                    files[role] = entry
+            except (OSError, KeyError, TypeError):
+                continue
+        return files
+
+    def _note(self) -> None:
+        self._place.note({"key": self._key, "files": self._files})
+
+    def _kept(self) -> str:
+        """What to say behind an error."""
+        return f"; {len(self._files)} finished files are kept: the same command goes on from there" * bool(self._files)
 
     def reserve(self, num_bytes: int) -> None:
         """See that the disk has room for a bundle of this size.
@@ -88,33 +92,40 @@ class BundleWriter:
             BundleWriteError: it has not.
         """
         needed = num_bytes - sum(entry["bytes"] for entry in self._files.values())
-        free = shutil.disk_usage(self._part).free
+        free = shutil.disk_usage(self._place.new).free
         if needed > free:
-            raise BundleWriteError(f"{self._out}: needs {needed / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free")
+            more = " more" if self._files else ""
+            raise BundleWriteError(
+                f"{self._place.out}: needs {_size(needed)}{more}, the disk has {_size(free)} free{self._kept()}"
+            )
 
     def add(self, part: Part, tick: Tick) -> None:
-        """Write one file, unless an interrupted run had finished it, and note its size and hash.
+        """Write one file, unless an earlier run had finished it, and note its size and hash.
 
         Raises:
             BundleWriteError: it cannot be written.
+            ModelError: what it is made of is damaged, or does not fit its storage type.
+            EngineError: the codec does not run.
         """
         if part.role in self._files:
             tick(1, 1)
             return
-        path = self._part / part.file_name
+        path = self._place.new / part.file_name
         try:
             tick(0, 1)
             part.write(path, tick)
+            sync(path)
             self._files[part.role] = self._entry(part.file_name)
-            notes = path.with_name(_NOTES + ".new")
-            notes.write_text(json.dumps({"key": self._key, "files": self._files}), encoding="utf-8")
-            notes.replace(path.with_name(_NOTES))
+            self._note()
             tick(1, 1)
         except OSError as err:
-            raise BundleWriteError(f"{path}: cannot be written: {err.strerror or err}") from err
+            path.unlink(missing_ok=True)  # a full disk has a use for the room
+            raise BundleWriteError(f"{path}: cannot be written: {reason(err)}{self._kept()}") from err
+        except (ModelError, EngineError) as err:
+            raise type(err)(f"{err}{self._kept()}") from err
 
     def _entry(self, file_name: str) -> dict[str, Any]:
-        path = self._part / file_name
+        path = self._place.new / file_name
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return {"path": file_name, "bytes": path.stat().st_size, "sha256": digest}
@@ -124,45 +135,20 @@ class BundleWriter:
 
         Raises:
             BundleWriteError: it cannot be written.
+            ModelError: the daemon would not load it.
         """
+        new = self._place.new
         try:
             content = {"format_version": FORMAT_VERSION, **manifest, "files": self._files}
-            (self._part / "manifest.toml").write_text(to_toml(content), encoding="utf-8")
-            (self._part / _NOTES).unlink()
-            self._replace()
+            (new / MANIFEST).write_text(to_toml(content), encoding="utf-8")
+            sync(new / MANIFEST)
+            load_bundle(new, verify="size")
+            self._place.install()
+        except BundleWriteError as err:
+            raise BundleWriteError(f"{err}{self._kept()}") from err
         except OSError as err:
-            raise BundleWriteError(f"{self._out}: cannot be written: {err.strerror or err}") from err
-
-    def _replace(self) -> None:
-        if not self._out.exists():
-            self._part.replace(self._out)
-            return
-        if (self._out / _KEPT).is_file():
-            shutil.copy2(self._out / _KEPT, self._part / _KEPT)
-        old = self._out.with_name(self._out.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        self._out.replace(old)
-        self._part.replace(self._out)
-        shutil.rmtree(old)
+            raise BundleWriteError(f"{self._place.out}: cannot be written: {reason(err)}{self._kept()}") from err
 
 
-def _replaceable(out: Path) -> bool:
-    """Whether ``out`` is a bundle or a folder with at most a model card."""
-    return out.is_dir() and ((out / "manifest.toml").is_file() or {path.name for path in out.iterdir()} <= {_KEPT})
-
-
-def to_toml(table: dict[str, Any], prefix: str = "") -> str:
-    """Nested dictionaries of strings, numbers and booleans as TOML: a table's own keys first, then its tables."""
-    lines = [f"{key} = {_value(value)}" for key, value in table.items() if not isinstance(value, dict)]
-    text = "".join(f"{line}\n" for line in lines)
-    for key, value in table.items():
-        if isinstance(value, dict):
-            name = f"{prefix}{key}"
-            only_tables = value and all(isinstance(entry, dict) for entry in value.values())
-            text += ("" if only_tables else f"\n[{name}]\n") + to_toml(value, f"{name}.")
-    return text
-
-
-def _value(value: object) -> str:
-    """JSON's strings, numbers and booleans are TOML's, but for DEL."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from daemon.errors import ModelError
 from daemon.values import F32
 from quantize.checkpoint_files import Selection, parse_json, select_files
+from quantize.progress import Tick, no_tick
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_BLOCK = 2**22
 _READ_ERRORS = (SafetensorError, OSError, TypeError, ValueError)
 
 
@@ -38,6 +40,7 @@ class Checkpoint:
 
     Attributes:
         files: what the tensors are read from, sorted.
+        lost: a missing file of the checkpoint that would have been preferred in this folder, if there is one.
 
     Raises:
         ModelError: there is none, or one is damaged or missing.
@@ -45,7 +48,7 @@ class Checkpoint:
 
     def __init__(self, source: Path) -> None:
         selection = select_files(source)
-        self.files = selection.files
+        self.files, self.lost = selection.files, selection.lost
         self._entries: dict[str, _Entry] = {}
         for file in self.files:
             self._add(file, selection)
@@ -54,6 +57,11 @@ class Checkpoint:
                 raise ModelError(f"tensor {name}: expected in {file} by the index, found no such tensor")
 
     def _add(self, file: Path, selection: Selection) -> None:
+        try:
+            with file.open("rb"):  # safetensors says of every file that it cannot open that there is none
+                pass
+        except OSError as err:
+            raise ModelError(f"{file}: cannot be read: {err.strerror}") from err
         try:
             with safe_open(file, framework="numpy") as tensors:
                 for name in tensors.keys():  # noqa: SIM118  # not a dictionary
@@ -78,30 +86,24 @@ class Checkpoint:
         Raises:
             ModelError: it cannot be read or is not an object.
         """
-        return parse_json(self.config_file) if self.config_file.is_file() else {}
+        try:
+            self.config_file.stat()
+        except FileNotFoundError:
+            return {}
+        except OSError as err:
+            raise ModelError(f"{self.config_file}: {err.strerror}") from err
+        return parse_json(self.config_file)
 
     @property
     def config_file(self) -> Path:
         """Where config.json would be."""
         return self.files[0].parent / "config.json"
 
-    def names(self) -> list[str]:
-        """Every tensor, sorted."""
-        return sorted(self._entries)
-
     def count(self, prefix: str) -> int:
         """How many numbered parts ``prefix.0``, ``prefix.1``, ... the names speak of, gaps included."""
         start = f"{prefix}."
         numbers = [name.removeprefix(start).split(".")[0] for name in self._entries if name.startswith(start)]
         return 1 + max((int(number) for number in numbers if number.isdecimal()), default=-1)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape, from its file's header.
-
-        Raises:
-            ModelError: there is no such tensor.
-        """
-        return self._entry(name).shape
 
     def check(self, name: str, *shape: int | None) -> tuple[int, ...]:
         """Refuse a tensor of another shape, where None stands for any size; returns the shape. No data is read.
@@ -134,8 +136,7 @@ class Checkpoint:
         Raises:
             ModelError: the tensor is missing or has another shape.
         """
-        self.check(name, rows, width)
-        return TensorRows(self.shape(name), partial(self._read, name))
+        return TensorRows(self.check(name, rows, width), partial(self._read, name))
 
     def _entry(self, name: str, *shape: int | None) -> _Entry:
         if name not in self._entries:
@@ -156,26 +157,41 @@ class Checkpoint:
             raise ModelError(f"tensor {name}: expected finite numbers, found NaN or infinity in {file}")
         return value
 
-    def revision(self) -> str:
+    def revision(self, tick: Tick = no_tick) -> str:
         """A hash over the files' content, to tell one checkpoint from another.
 
         Raises:
             ModelError: a file cannot be read.
         """
-        digest = hashlib.sha256()
+        digest, done, total = hashlib.sha256(), 0, 0
         try:
             for file in self.files:
+                total += file.stat().st_size
+            for file in self.files:
+                content = hashlib.sha256()
                 with file.open("rb") as stream:
-                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+                    while block := stream.read(_BLOCK):
+                        content.update(block)
+                        done += len(block)
+                        tick(done, total)
+                digest.update(content.digest())
         except OSError as err:
             raise ModelError(f"{file}: cannot be read: {err.strerror}") from err
         return f"sha256:{digest.hexdigest()[:16]}"
 
     def hub_revision(self) -> str | None:
-        """The commit, where the checkpoint is in a Hugging Face cache (``.../snapshots/<commit>/``)."""
+        """The commit, where ``hf download`` put the files: in its cache or, with ``--local-dir``, anywhere.
+
+        Source: huggingface_hub 2.4.0, _local_folder.py: a commit is the first line of a file's metadata.
+        """
         folder = self.files[0].absolute().parent  # not resolved: the snapshot's files are links into blobs/
-        known = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
-        return folder.name if known else None
+        if folder.parent.name == "snapshots":
+            commits = {folder.name}
+        else:
+            metadata = folder / ".cache" / "huggingface" / "download"
+            commits = {_first_line(metadata / f"{file.name}.metadata") for file in self.files}
+        commit = commits.pop()
+        return commit if not commits and _COMMIT.fullmatch(commit) else None
 
 
 class TensorRows:
@@ -200,6 +216,15 @@ class TensorRows:
 
 def _expected(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("any" if size is None else str(size) for size in shape) + "]"
+
+
+def _first_line(path: Path) -> str:
+    """Of a text that need not be there; empty without one."""
+    try:
+        with path.open(encoding="utf-8") as lines:
+            return lines.readline().strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _one_line(err: Exception) -> str:

@@ -6,7 +6,7 @@ shards by transformers' names. The first that is complete is taken, shards befor
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ class Selection:
     """Sorted."""
     file_of: dict[str, Path]
     """By tensor, what the index says; empty without one."""
+    lost: Path | None = None
+    """The file whose absence is why another selection, which would have been preferred, was not taken."""
 
 
 def select_files(source: Path) -> Selection:
@@ -32,12 +34,14 @@ def select_files(source: Path) -> Selection:
         ModelError: there is none, or a file of it is missing, or an index is damaged.
     """
     try:
-        if source.is_file():
+        if not source.is_dir():
+            source.stat()
             return Selection([source], {})
-        found = sorted(source.glob("*.safetensors"))
-        indices = sorted(source.glob("*.safetensors.index.json"))
+        names = {path.name for path in source.iterdir()}
     except OSError as err:
         raise ModelError(f"{source}: {err.strerror}") from err
+    found = sorted(source / name for name in names if name.endswith(".safetensors"))
+    indices = sorted(source / name for name in names if name.endswith(".safetensors.index.json"))
     candidates = [_indexed(index) for index in indices]
     listed = {file for candidate in candidates for file in candidate.files}
     candidates += _named_shards([file for file in found if file not in listed])
@@ -46,11 +50,12 @@ def select_files(source: Path) -> Selection:
         candidates.append(Selection(rest, {}))
     if not candidates:
         raise ModelError(f"{source}: no *.safetensors file")
-    for candidate in candidates:
-        if all(file.is_file() for file in candidate.files):
-            return candidate
-    missing = next(file for file in candidates[0].files if not file.is_file())
-    raise ModelError(f"{missing}: a shard of the checkpoint, expected {len(candidates[0].files)} of them, is missing")
+    lost = [next((file for file in candidate.files if file.name not in names), None) for candidate in candidates]
+    if None not in lost:
+        raise ModelError(
+            f"{lost[0]}: a shard of the checkpoint, expected {len(candidates[0].files)} of them, is missing"
+        )
+    return replace(candidates[lost.index(None)], lost=lost[0])
 
 
 def parse_json(path: Path) -> dict[str, Any]:

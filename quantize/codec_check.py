@@ -12,12 +12,13 @@ from daemon.engine.bundle import Bundle
 from daemon.engine.onnx import OnnxModel
 from daemon.errors import EngineError, ModelError
 from daemon.values import F32, SAMPLE_RATE, Array
+from quantize.half import check_finite
 
 _FRAMES = 6
 _NEXT = "_next"
 
 
-def describe(decoder: Path, encoder: Path | None) -> str:
+def describe(decoder: Path, encoder: Path) -> str:
     """JSON for whoever wants to run the files: names, types and shapes, and what each state is.
 
     A dimension given as a string is free; every state is all zero at the start of speech, and what comes out under its
@@ -26,9 +27,7 @@ def describe(decoder: Path, encoder: Path | None) -> str:
     Raises:
         ModelError: a file is not an ONNX model.
     """
-    content: dict[str, Any] = {"sample_rate": SAMPLE_RATE, "decoder": _describe(decoder)}
-    if encoder:
-        content["encoder"] = _describe(encoder)
+    content = {"sample_rate": SAMPLE_RATE, "decoder": _describe(decoder), "encoder": _describe(encoder)}
     return json.dumps(content, indent=2) + "\n"
 
 
@@ -62,7 +61,7 @@ def write_test_vector(path: Path, decoder: Path, encoder: Path) -> None:
     """Write a short sound float32 [1, S], its codes int64 [1, Q, T] and what these decode to, float32 [1, S], as .npz.
 
     Raises:
-        ModelError: onnxruntime cannot load a file.
+        ModelError: onnxruntime cannot load a file, or decodes to NaN or infinity.
         EngineError: onnxruntime cannot run it.
         OSError: the file cannot be written.
     """
@@ -73,6 +72,7 @@ def write_test_vector(path: Path, decoder: Path, encoder: Path) -> None:
     sound = _sound(_FRAMES * one_frame.shape[1])
     codes = OnnxModel(encoder, num_threads=1).run({"pcm": sound})["codes"]
     pcm = decode.run({"codes": codes, **states})["pcm"]
+    check_finite(pcm, f"{decoder.name}: a test sound's samples")
     np.savez(path, audio=sound, codes=codes, pcm=pcm)
 
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto
 
 from daemon.values import F32
-from quantize.onnx_graph import GraphBuilder, model, tensor
+from quantize.onnx_graph import END, GraphBuilder, model, tensor
 from quantize.weights import Codec, ConvNextBlock
 
 _NORM_EPS = 1e-5
@@ -31,7 +31,6 @@ class _Decoder:
     def __init__(self, codec: Codec, *, half: bool) -> None:
         self._codec = codec
         self._graph = GraphBuilder("codec", half=half)
-        self._half = half
         self._states: list[tuple[str, tuple[int, ...]]] = []
 
     def build(self) -> onnx.GraphProto:
@@ -54,15 +53,13 @@ class _Decoder:
         return graph.graph(inputs, outputs)
 
     def _dequantize(self) -> str:
-        """Codes [1, Q, T] -> sums of codebook rows [T, E]; only the rows that are looked up become float32."""
+        """Codes [1, Q, T] -> sums of codebook rows [T, E]."""
         graph = self._graph
         num_codebooks, codebook_size, width = self._codec.codebooks.shape
         table = self._codec.codebooks.reshape(-1, width)
         first_rows = graph.constant(np.arange(num_codebooks, dtype=np.int64)[None, :, None] * codebook_size)
         rows = graph.op("Add", "codes", first_rows)
-        vectors = graph.op("Gather", graph.constant(table.astype(np.float16) if self._half else table), rows)
-        if self._half:
-            vectors = graph.op("Cast", vectors, to=TensorProto.FLOAT)
+        vectors = graph.look_up(table, rows)
         return graph.op("ReduceSum", vectors, graph.integers(0, 1), keepdims=0)
 
     def _block(self, x: str, block: ConvNextBlock, state: str) -> str:
@@ -79,9 +76,7 @@ class _Decoder:
         self._states.append((state, (1, width, kernel - 1)))
         x = graph.op("Unsqueeze", graph.op("Transpose", x, perm=[1, 0]), graph.integers(0))
         x = graph.op("Concat", state, x, axis=2)
-        graph.op(
-            "Slice", x, graph.integers(1 - kernel), graph.integers(2**31), graph.integers(2), output=f"{state}_next"
-        )
+        graph.slice(x, 1 - kernel, END, axis=2, output=f"{state}_next")
         y = graph.op("Conv", x, graph.weight(block.conv[:, None]), graph.constant(block.conv_bias), group=width)
         return graph.op("Transpose", graph.op("Squeeze", y, graph.integers(0)), perm=[1, 0])
 
@@ -96,8 +91,8 @@ class _Decoder:
         """
         graph, codec = self._graph, self._codec
         bins = codec.fft_size // 2 + 1
-        log_magnitude = self._slice(x, 0, bins, axis=1)
-        phase = self._slice(x, bins, 2 * bins, axis=1)
+        log_magnitude = graph.slice(x, 0, bins, axis=1)
+        phase = graph.slice(x, bins, 2 * bins, axis=1)
         log_magnitude = graph.op("Min", log_magnitude, graph.constant(np.full(1, codec.max_log_magnitude, np.float32)))
         shift = graph.constant(np.full(1, codec.log_magnitude_shift, np.float32))
         magnitude = graph.op("Exp", graph.op("Add", log_magnitude, shift))
@@ -129,11 +124,7 @@ class _Decoder:
             for q in range(4)
         ]
         total = graph.op("Sum", *shifted)  # [L + 3, hop]
-        start = graph.op("Add", self._slice(total, 0, 3, axis=0), "overlap")
-        whole = graph.op("Concat", start, self._slice(total, 3, -3, axis=0), axis=0)
+        start = graph.op("Add", graph.slice(total, 0, 3, axis=0), "overlap")
+        whole = graph.op("Concat", start, graph.slice(total, 3, -3, axis=0), axis=0)
         graph.op("Reshape", whole, graph.integers(1, -1), output="pcm")
-        graph.op("Slice", total, graph.integers(-3), graph.integers(2**31), graph.integers(0), output="overlap_next")
-
-    def _slice(self, x: str, start: int, end: int, *, axis: int) -> str:
-        graph = self._graph
-        return graph.op("Slice", x, graph.integers(start), graph.integers(end), graph.integers(axis))
+        graph.slice(total, -3, END, axis=0, output="overlap_next")

@@ -1,34 +1,32 @@
 """A checkpoint becomes a bundle, one file after another; large ones stream: one layer at a time is in memory."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
+from pydantic import ValidationError
 
-from daemon.engine.bundle import load_bundle
+from daemon.engine.bundle import Manifest, load_bundle
 from daemon.errors import ModelError
 from daemon.values import F32
 from quantize import csm, starter
+from quantize.bundle_parts import codec_parts, gguf_part, heads_part, table_part, text_part
+from quantize.bundle_place import BundlePlace, BundleWriteError
 from quantize.bundle_writer import BundleWriter, Part
 from quantize.checkpoint import Checkpoint
-from quantize.codec_check import describe, write_test_vector
-from quantize.codec_export import build_codec_decoder
-from quantize.gguf_writer import gguf_bytes, write_gguf
-from quantize.heads import build_heads
-from quantize.mimi_decoder import build_mimi_decoder
-from quantize.mimi_encoder import build_mimi_encoder
-from quantize.mimi_weights import MimiCodec
+from quantize.progress import Progress, no_progress
 from quantize.weights import Rows, SpeechModel
 
+CONVERTER = 1
+"""Grows with every change to what is written for the same checkpoint and recipe: older bundles are then made anew."""
 DEPTH_CONTEXT = 64
 """Positions of the depth decoder's cache: at least one a codebook."""
-_ROWS_AT_ONCE = 4096
-_DECODER, _ENCODER = "codec_decoder.onnx", "codec_encoder.onnx"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+"""What a manifest allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +50,6 @@ RECIPES = {
     "q4_k": Recipe("q4_k", "q8_0", 8, half=True),
 }
 
-Progress = Callable[[str, int, int], None]
-"""Called with a part, how much of it is done, and how much there is of it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sources:
@@ -71,11 +66,20 @@ def read_checkpoint(source: Path, name: str = "voice", extra: Sources | None = N
 
     Raises:
         ModelError: it is missing, damaged or of an unknown layout.
+        BundleWriteError: ``name`` cannot be a bundle's.
     """
-    checkpoint = Checkpoint(source)
+    return _read(Checkpoint(source), source, name, extra, no_progress)
+
+
+def _read(checkpoint: Checkpoint, source: Path, name: str, extra: Sources | None, progress: Progress) -> SpeechModel:
     if csm.recognises(checkpoint):
+        if not _NAME.fullmatch(name):
+            raise BundleWriteError(
+                f"{name!r} cannot be a bundle's name: 1 to 64 of the letters A to Z and a to z, digits, and _ . -"
+                " (not first . or -)"
+            )
         extra = extra or Sources()
-        return csm.read(checkpoint, name, codec=extra.codec, tokenizer=extra.tokenizer)
+        return csm.read(checkpoint, name, codec=extra.codec, tokenizer=extra.tokenizer, progress=progress)
     if extra not in (None, Sources()):
         raise ModelError(f"{source}: not a checkpoint of CSM, which alone takes a codec and a tokenizer beside it")
     if starter.recognises(checkpoint):
@@ -95,7 +99,7 @@ def convert(
     extra: Sources | None = None,
     force: bool = False,
 ) -> bool:
-    """Write the bundle ``out`` from the checkpoint ``source``.
+    """Write the bundle ``out`` from the checkpoint ``source``; the arguments that have names are ``write_bundle``'s.
 
     Returns:
         False if ``out`` is already what would be written.
@@ -104,10 +108,12 @@ def convert(
         ModelError: the checkpoint is missing, damaged or of an unknown layout.
         BundleWriteError: ``out`` cannot be written.
     """
-    progress("checkpoint", 0, 1)
-    speech = read_checkpoint(source, out.absolute().name, extra)
-    progress("checkpoint", 1, 1)
-    return write_bundle(speech, out, quant, progress, depth_quant=depth_quant, force=force)
+    checkpoint = Checkpoint(source)
+    with BundlePlace(out) as place:
+        progress("checkpoint", 0, 1)
+        speech = _read(checkpoint, source, place.name, extra, progress)
+        progress("checkpoint", 1, 1)
+        return _write(speech, place, quant, progress, depth_quant=depth_quant, force=force)
 
 
 def write_bundle(
@@ -119,7 +125,15 @@ def write_bundle(
     depth_quant: str | None = None,
     force: bool = False,
 ) -> bool:
-    """Write the bundle ``out`` by the recipe ``quant``; what an interrupted run had finished is kept.
+    """Write the bundle ``out`` by the recipe ``quant``; what an earlier run had finished is kept.
+
+    Args:
+        speech: the model.
+        out: the bundle's folder.
+        quant: a key of ``RECIPES``.
+        progress: where to tell how far it is.
+        depth_quant: the depth decoder's type, where it is not the recipe's.
+        force: whether to begin anew, also if it is done already.
 
     Returns:
         False if ``out`` is already what would be written.
@@ -128,14 +142,25 @@ def write_bundle(
         BundleWriteError: ``out`` cannot be written.
         ModelError: weights turn out to be damaged.
     """
+    with BundlePlace(out) as place:
+        return _write(speech, place, quant, progress, depth_quant=depth_quant, force=force)
+
+
+def _write(
+    speech: SpeechModel, place: BundlePlace, quant: str, progress: Progress, *, depth_quant: str | None, force: bool
+) -> bool:
     recipe = RECIPES[quant]
     depth = depth_quant or recipe.depth_decoder
-    manifest = {**speech.manifest, "recipe": quant} | ({"depth_recipe": depth} if depth != quant else {})
-    if not force and _is_done(out, manifest, speech.tokenizer):
-        return False
-    key = hashlib.sha256(repr((manifest, speech.tokenizer)).encode()).hexdigest()
+    manifest = speech.manifest | {"recipe": quant} | ({"depth_recipe": depth} if depth != quant else {})
+    if CONVERTER > 1:  # where nothing is said it is the first, as in the starter voice's
+        manifest["converter"] = CONVERTER
     parts = _parts(speech, recipe, depth)
-    with BundleWriter(out, key) as bundle:
+    wanted = _validated(manifest, parts)
+    tokenizer = hashlib.sha256(_tokenizer_text(speech).encode()).hexdigest()
+    if not force and _is_done(place.out, wanted, tokenizer, progress):
+        return False
+    key = hashlib.sha256(repr((CONVERTER, manifest, tokenizer)).encode()).hexdigest()
+    with BundleWriter(place, key, fresh=force) as bundle:
         bundle.reserve(sum(part.num_bytes for part in parts))
         for part in parts:
             bundle.add(part, partial(progress, part.role))
@@ -143,15 +168,32 @@ def write_bundle(
     return True
 
 
-def _is_done(out: Path, manifest: dict[str, Any], tokenizer: str) -> bool:
+def _validated(manifest: dict[str, Any], parts: list[Part]) -> Manifest:
+    """The manifest that will be written but for the files' sizes and hashes, checked before the work is done."""
+    files = {part.role: {"path": part.file_name, "bytes": 0, "sha256": 64 * "0"} for part in parts}
+    try:
+        return Manifest.model_validate({"format_version": 1, **manifest, "files": files})
+    except ValidationError as err:
+        first = err.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"the bundle's manifest: {key}: {first['msg'].removeprefix('Value error, ')}") from err
+
+
+def _is_done(out: Path, wanted: Manifest, tokenizer: str, progress: Progress) -> bool:
     """Whether ``out`` is an intact bundle of the same checkpoint and recipe."""
     try:
         found = load_bundle(out, verify="size").manifest
+        names = [{role: entry.path for role, entry in manifest.files.items()} for manifest in (found, wanted)]
+        if names[0] != names[1] or found.files["tokenizer"].sha256 != tokenizer:
+            return False
+        if found.model_copy(update={"files": wanted.files}) != wanted:
+            return False
+        progress("check", 0, 1)
+        load_bundle(out, verify="full")
+        progress("check", 1, 1)
     except ModelError:
         return False
-    wanted = {"depth_recipe": "", **manifest}
-    same = all(getattr(found, key) == wanted[key] for key in ("name", "source", "revision", "recipe", "depth_recipe"))
-    return same and found.files["tokenizer"].sha256 == hashlib.sha256((tokenizer + "\n").encode()).hexdigest()
+    return True
 
 
 class _Projected:
@@ -169,7 +211,8 @@ class _Projected:
 
     def __getitem__(self, rows: slice) -> F32:
         start, end, _ = rows.indices(len(self))
-        projected: F32 = self._table[start:end] @ self._projection
+        with np.errstate(over="ignore"):  # infinity is refused when it is stored
+            projected: F32 = self._table[start:end] @ self._projection
         return projected
 
 
@@ -179,97 +222,23 @@ def project_depth_embeddings(speech: SpeechModel) -> Rows:
 
 
 def _parts(speech: SpeechModel, recipe: Recipe, depth: str) -> list[Part]:
-    """Every file; each is computed when it is written."""
+    """Every file; each is computed when it is written.
+
+    Raises:
+        ModelError: rows do not fit the recipe.
+    """
     name, context = speech.manifest["name"], speech.manifest["limits"]["context"]
-
-    def gguf(role: str, quant: str, length: int) -> Part:
-        model = getattr(speech, role)
-        return Part(
-            role,
-            f"{role}.gguf",
-            gguf_bytes(model, quant),
-            lambda path, tick: write_gguf(path, model, name=f"{name} {role}", quant=quant, context=length, tick=tick),
-        )
-
-    tokenizer = speech.tokenizer + "\n"
     return [
-        gguf("backbone", recipe.backbone, context),
-        gguf("depth_decoder", depth, DEPTH_CONTEXT),
-        _onnx_part(
-            "heads",
-            "heads.onnx",
-            speech.depth_heads.size * recipe.head_bits // 7,
-            lambda: build_heads(speech, bits=recipe.head_bits),
-        ),
-        _table_part("text_embeddings", speech.text_embeddings, half=recipe.half),
-        _table_part("audio_embeddings", speech.audio_embeddings, half=recipe.half),
-        _table_part("depth_embeddings", project_depth_embeddings(speech), half=recipe.half),
-        *_codec_parts(speech, half=recipe.half),
-        Part(
-            "tokenizer",
-            "tokenizer.json",
-            len(tokenizer),
-            lambda path, _tick: _write_text(path, tokenizer),
-        ),
+        gguf_part("backbone", speech.backbone, name, quant=recipe.backbone, context=context),
+        gguf_part("depth_decoder", speech.depth_decoder, name, quant=depth, context=DEPTH_CONTEXT),
+        heads_part(speech, bits=recipe.head_bits),
+        table_part("text_embeddings", speech.text_embeddings, half=recipe.half),
+        table_part("audio_embeddings", speech.audio_embeddings, half=recipe.half),
+        table_part("depth_embeddings", project_depth_embeddings(speech), half=recipe.half),
+        *codec_parts(speech.codec, half=recipe.half),
+        text_part("tokenizer", "tokenizer.json", _tokenizer_text(speech)),
     ]
 
 
-def _codec_parts(speech: SpeechModel, *, half: bool) -> list[Part]:
-    """The decoder; with Mimi also the encoder, a description of both and a test vector."""
-    codec = speech.codec
-    num_bytes = _count(codec) * (2 if half else 4)
-    if not isinstance(codec, MimiCodec):
-        return [_onnx_part("codec_decoder", _DECODER, num_bytes, lambda: build_codec_decoder(codec, half=half))]
-    return [
-        _onnx_part("codec_decoder", _DECODER, num_bytes, lambda: build_mimi_decoder(codec, half=half)),
-        _onnx_part("codec_encoder", _ENCODER, num_bytes, lambda: build_mimi_encoder(codec, half=half)),
-        Part(
-            "codec_description",
-            "codec.json",
-            0,
-            lambda path, _tick: _write_text(path, describe(path.with_name(_DECODER), path.with_name(_ENCODER))),
-        ),
-        Part(
-            "codec_test",
-            "codec_test.npz",
-            0,
-            lambda path, _tick: write_test_vector(path, path.with_name(_DECODER), path.with_name(_ENCODER)),
-        ),
-    ]
-
-
-def _count(part: Any) -> int:
-    """How many numbers a tree of weights holds."""
-    if isinstance(part, np.ndarray):
-        return part.size
-    if isinstance(part, list):
-        return sum(map(_count, part))
-    names = [field.name for field in fields(part)] if hasattr(part, "__dataclass_fields__") else []
-    return sum(_count(getattr(part, name)) for name in names)
-
-
-def _onnx_part(role: str, file_name: str, num_bytes: int, build: Callable[[], onnx.ModelProto]) -> Part:
-    return Part(role, file_name, num_bytes, lambda path, _tick: onnx.save(build(), path))
-
-
-def _table_part(role: str, rows: Rows, *, half: bool) -> Part:
-    dtype = np.dtype(np.float16 if half else np.float32)
-
-    def write(path: Path, tick: Callable[[int, int], None]) -> None:
-        with path.open("wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": tuple(rows.shape)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for start in range(0, len(rows), _ROWS_AT_ONCE):
-                tick(start, len(rows))
-                with np.errstate(over="ignore"):
-                    stored = rows[start : start + _ROWS_AT_ONCE].astype(dtype)
-                if not np.isfinite(stored).all():
-                    raise ModelError(f"{role}: rows from {start} on do not fit float16; convert with --quant f32")
-                file.write(np.ascontiguousarray(stored).data)
-        tick(len(rows), len(rows))
-
-    return Part(role, f"{role}.npy", rows.shape[0] * rows.shape[1] * dtype.itemsize, write)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def _tokenizer_text(speech: SpeechModel) -> str:
+    return speech.tokenizer + "\n"

@@ -4,20 +4,25 @@ Sesame's own has torchtune's names and rotates neighbouring pairs; transformers'
 tables are read when they are used.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from daemon.errors import ModelError
-from daemon.values import SAMPLE_RATE
 from quantize import mimi
 from quantize.checkpoint import Checkpoint
 from quantize.csm_config import Config, StackConfig
+from quantize.csm_manifest import csm_manifest
 from quantize.csm_names import ORIGINAL, TRANSFORMERS, layout_of, num_marks
 from quantize.csm_tokenizer import load_tokenizer
 from quantize.mimi_weights import MimiCodec
-from quantize.weights import Layer, Lazy, SpeechModel, Transformer
+from quantize.progress import Progress, no_progress
+from quantize.weights import Layer, Lazy, SpeechModel, Transformer, layer_shapes
+
+_INSIDE = "codec_model."
+"""What the codec's names begin with inside a checkpoint in transformers' layout."""
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -26,7 +31,14 @@ def recognises(checkpoint: Checkpoint) -> bool:
     return num_marks(checkpoint, layout) > len(layout.marks()) // 2
 
 
-def read(checkpoint: Checkpoint, name: str, *, codec: Path | None, tokenizer: Path | None) -> SpeechModel:
+def read(
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    codec: Path | None,
+    tokenizer: Path | None,
+    progress: Progress = no_progress,
+) -> SpeechModel:
     """Read the model; every shape is checked before anything large is read.
 
     Args:
@@ -34,6 +46,7 @@ def read(checkpoint: Checkpoint, name: str, *, codec: Path | None, tokenizer: Pa
         name: the bundle's.
         codec: Mimi's checkpoint, where it is not inside ``checkpoint``.
         tokenizer: tokenizer.json, where it is not beside ``checkpoint``.
+        progress: told how much of the checkpoint and of the codec has been hashed.
 
     Raises:
         ModelError: what is missing, misshapen, contradictory or damaged. Layers and tables that hold NaN raise it only
@@ -45,9 +58,12 @@ def read(checkpoint: Checkpoint, name: str, *, codec: Path | None, tokenizer: Pa
         reader.text_rows,
         checkpoint.config.get("bos_token_id"),
     )
-    found, codec_revision = _codec(checkpoint, codec)
-    revisions = (checkpoint.hub_revision(), checkpoint.revision(), codec_revision)
-    return reader.speech(name, found, tokenizer_json, ", ".join(part for part in revisions if part))
+    source, prefix, config = _codec_source(checkpoint, codec)
+    found = mimi.read(source, prefix, dict(config.values))
+    sources = {"checkpoint": (checkpoint, Config.of(checkpoint))}
+    if source is not checkpoint:
+        sources["codec"] = (source, config)
+    return reader.speech(name, found, tokenizer_json, _revision(sources, progress))
 
 
 class _Reader:
@@ -106,7 +122,7 @@ class _Reader:
         (q, _), (kv, _), (ffn, _) = (checkpoint.check(name, None, width) for name in (query, key, gate))
         heads = _num_heads(f"{config.where}num_attention_heads", constants.heads, constants.head_dim, query, q)
         kv_heads = _num_heads(f"{config.where}num_key_value_heads", constants.kv_heads, constants.head_dim, key, kv)
-        shapes = _layer_shapes(width, q, kv, ffn)
+        shapes = layer_shapes(width, q, kv, ffn)
         count = checkpoint.count(prefix)
         for number in range(count):
             for field, shape in shapes.items():
@@ -158,7 +174,7 @@ class _Reader:
             depth_audio_embeddings=checkpoint.rows(self._tables[1], None, None) if self._tables[1:] else None,
             codec=codec,
             tokenizer=tokenizer,
-            manifest=about | _manifest(codec, self._config.context()),
+            manifest=_manifest(codec, self._config.context(), about),
         )
 
 
@@ -172,72 +188,60 @@ def _num_heads(key: str, said: int | None, head_dim: int, tensor: str, rows: int
     return heads
 
 
-def _layer_shapes(width: int, q: int, kv: int, ffn: int) -> dict[str, tuple[int, ...]]:
-    """By the fields of ``Layer``."""
-    return {
-        "attn_norm": (width,),
-        "attn_q": (q, width),
-        "attn_k": (kv, width),
-        "attn_v": (kv, width),
-        "attn_output": (width, q),
-        "ffn_norm": (width,),
-        "ffn_gate": (ffn, width),
-        "ffn_up": (ffn, width),
-        "ffn_down": (width, ffn),
-    }
-
-
 def _tokenizer_file(checkpoint: Checkpoint, given: Path | None) -> Path:
     path = checkpoint.config_file.parent if given is None else given
-    if path.is_dir():
-        path /= "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file: the tokenizer.json of Llama 3.2 is needed, say where with --tokenizer")
+    try:
+        if path.is_dir():
+            path /= "tokenizer.json"
+        path.stat()
+    except FileNotFoundError as err:
+        raise ModelError(
+            f"{path}: no such file: the tokenizer.json of Llama 3.2 is needed, say where with --tokenizer"
+        ) from err
+    except OSError as err:
+        raise ModelError(f"{path}: {err.strerror}") from err
     return path
 
 
-def _codec(checkpoint: Checkpoint, given: Path | None) -> tuple[MimiCodec, str | None]:
-    """Mimi, and which one where it is not the checkpoint's own."""
+def _codec_source(checkpoint: Checkpoint, given: Path | None) -> tuple[Checkpoint, str, Config]:
+    """Where Mimi is, what its tensors' names begin with there, and its configuration."""
+    source = checkpoint if given is None else Checkpoint(given)
+    if mimi.recognises(source, _INSIDE):
+        return source, _INSIDE, Config.of(source).table("codec_config")
     if given is None:
-        if not mimi.recognises(checkpoint, "codec_model."):
-            where = checkpoint.config_file.parent
-            raise ModelError(f"{where}: holds no codec: give the checkpoint of Mimi (kyutai/mimi) with --codec")
-        return mimi.read(checkpoint, "codec_model.", _codec_config(checkpoint)), None
-    source = Checkpoint(given)
-    if mimi.recognises(source, "codec_model."):
-        found = mimi.read(source, "codec_model.", _codec_config(source))
-    elif mimi.recognises(source):
-        # Another model's config.json may lie beside Moshi's file, which has none.
-        found = mimi.read(source, "", source.config if source.config.get("model_type") == "mimi" else None)
-    else:
+        lost = f" ({checkpoint.lost}, of a checkpoint that may have one, is missing)" if checkpoint.lost else ""
+        raise ModelError(
+            f"{checkpoint.config_file.parent}: holds no codec{lost}: give the checkpoint of Mimi (kyutai/mimi) with"
+            " --codec"
+        )
+    if not mimi.recognises(source):
         raise ModelError(f"{given}: its tensor names are not those of Mimi")
-    return found, f"codec {source.hub_revision() or source.revision()}"
+    config = Config.of(source)
+    # Another model's config.json may lie beside Moshi's file, which has none.
+    return source, "", config if config.values.get("model_type") == "mimi" else Config({}, config.where)
 
 
-def _codec_config(checkpoint: Checkpoint) -> dict[str, Any]:
-    return dict(Config.of(checkpoint).table("codec_config").values)
+def _revision(sources: dict[str, tuple[Checkpoint, Config]], progress: Progress) -> str:
+    """What tells these from any others."""
+    found = []
+    for part, (source, config) in sources.items():
+        content = source.revision(partial(progress, part))
+        found.append(" ".join(filter(None, (part, source.hub_revision(), content, config.revision()))))
+    return ", ".join(found).removeprefix("checkpoint ")
 
 
-def _manifest(codec: MimiCodec, context: int) -> dict[str, Any]:
-    """All but what tells one checkpoint from another.
-
-    Source: SesameAILabs/csm generator.py ``generate`` (revision 2d72082) for sampling and the longest speech.
-    """
+def _manifest(codec: MimiCodec, context: int, about: dict[str, str]) -> dict[str, Any]:
+    """Source: SesameAILabs/csm generator.py ``generate`` (revision 2d72082) for the longest speech."""
     part = context / 2048  # what a shorter context leaves of everything that fills it
     voice = "a voice that the model makes up, another for each text unless a recording is added; speaker"
-    return {
-        "family": "csm",
-        "description": "CSM-1B: English conversation, several speakers",
-        "licence": "Apache-2.0 (CSM-1B), CC-BY-4.0 (Mimi)",
-        "default_voice": "speaker0",
-        "audio": {
-            "sample_rate": SAMPLE_RATE,
-            "frame_rate": SAMPLE_RATE / codec.samples_per_frame,
-            "num_codebooks": codec.num_codebooks,
-            "codebook_size": codec.codebook_size,
+    return csm_manifest(
+        codec,
+        about=about
+        | {
+            "description": "CSM-1B: English conversation, several speakers",
+            "licence": "Apache-2.0 (CSM-1B), CC-BY-4.0 (Mimi)",
         },
-        "sampling": {"temperature": 0.9, "top_k": 50, "depth_temperature": 0.9, "depth_top_k": 50},
-        "limits": {
+        limits={
             "context": context,
             "max_text_tokens": max(8, round(128 * part)),
             "seconds_per_token": 0.3,
@@ -247,11 +251,5 @@ def _manifest(codec: MimiCodec, context: int) -> dict[str, Any]:
             "max_utterance_s": 90.0 * part,
             "context_s": 20.0 * part,
         },
-        "stop": {"kind": "zero_frame"},
-        "codec": {"delay_samples": 0},
-        "prompt": {"template": "[{speaker}]{text}"},
-        "voices": {
-            f"speaker{number}": {"description": f"{voice} {number}", "language": "en", "speaker": number}
-            for number in (0, 1)
-        },
-    }
+        voices={f"speaker{number}": f"{voice} {number}" for number in (0, 1)},
+    )

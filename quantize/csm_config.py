@@ -1,5 +1,7 @@
 """What no tensor's shape tells of CSM's transformers, and whether config.json agrees with the shapes."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +27,14 @@ class StackConfig:
     rope_scaling: RopeScaling | None
 
 
-_LLAMA3 = RopeScaling(factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
+LLAMA3 = RopeScaling(factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
+"""What Llama 3.2 scales its rotary frequencies by.
+
+Source: torchtune 0.4.0 ``llama3_2``.
+"""
 _FLAVORS = {
-    "llama-1B": StackConfig(head_dim=64, rope_scaling=_LLAMA3),
-    "llama-100M": StackConfig(head_dim=128, rope_scaling=_LLAMA3),
+    "llama-1B": StackConfig(head_dim=64, rope_scaling=LLAMA3),
+    "llama-100M": StackConfig(head_dim=128, rope_scaling=LLAMA3),
 }
 """Source: SesameAILabs/csm models.py (revision 2d72082)."""
 
@@ -185,6 +191,13 @@ class Config:
         if context < 64:
             raise self._error("max_position_embeddings", "at least 64", context)
         return context
+
+    def revision(self) -> str | None:
+        """A hash over what it says, to tell one from another; None where it says nothing."""
+        if not self.values:
+            return None
+        text = json.dumps(self.values, sort_keys=True)
+        return f"config sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     def _error(self, key: str, expected: str, found: object) -> ModelError:
         return ModelError(f"{self.where}{key}: expected {expected}, found {found!r}")

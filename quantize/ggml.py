@@ -17,7 +17,19 @@ from numpy.typing import NDArray
 
 from daemon.errors import ModelError
 from daemon.values import F32
+from quantize.half import check_half
 
+_HALVES = {
+    GGMLQuantizationType.F16: slice(None),
+    GGMLQuantizationType.Q8_0: slice(2),
+    GGMLQuantizationType.Q4_0: slice(2),
+    GGMLQuantizationType.Q4_K: slice(4),
+    GGMLQuantizationType.Q6_K: slice(-2, None),
+}
+"""Which bytes of a block are float16: its scales.
+
+Source: llama.cpp ggml/src/ggml-common.h.
+"""
 _THREAD_BYTES = 2**20
 """Float32 bytes that are worth a thread's start: about 10 ms of a K-quant."""
 
@@ -38,7 +50,7 @@ def quantize(weight: F32, kind: GGMLQuantizationType) -> NDArray[np.uint8]:
     """Store float32 [rows, width] as ``kind``: uint8 [rows, bytes of a row]. The rows are shared among the cores.
 
     Raises:
-        ModelError: the rows do not divide into the blocks of ``kind``.
+        ModelError: the rows do not divide into the blocks of ``kind``, or have numbers too large for its scales.
     """
     num_rows, width = weight.shape
     stored = np.empty((num_rows, row_bytes(width, kind)), np.uint8)
@@ -54,6 +66,8 @@ def quantize(weight: F32, kind: GGMLQuantizationType) -> NDArray[np.uint8]:
 
     with ThreadPoolExecutor(num_threads) as threads:
         list(threads.map(run, cuts[:-1], cuts[1:]))
+    blocks = stored.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1])
+    check_half(np.ascontiguousarray(blocks[:, _HALVES[kind]]).view(np.float16), kind.name)
     return stored
 
 

@@ -3,7 +3,7 @@
 The file's plan is made from shapes alone; then every layer is read once, in order, and let go of.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from gguf import GGMLQuantizationType
 from daemon.errors import ModelError
 from daemon.values import F32
 from quantize.ggml import quantize, row_bytes
-from quantize.weights import Transformer
+from quantize.progress import Tick, no_tick
+from quantize.weights import Shapes, Transformer
 
 _VOCAB_SIZE = 8
 """llama.cpp wants a vocabulary; the smallest costs nothing and is never used."""
@@ -28,15 +29,6 @@ QUANT_TYPES = {
     "q4_k": GGMLQuantizationType.Q4_K,
 }
 """The type of most matrices; ``tensor_type`` knows the exceptions."""
-
-Tick = Callable[[int, int], None]
-"""Called with how many bytes are written, and of how many."""
-
-Shapes = dict[str, tuple[int, ...]]
-
-
-def _no_tick(_done: int, _total: int) -> None:
-    """Nobody looks."""
 
 
 def interleave_heads(weight: F32, heads: int) -> F32:
@@ -68,11 +60,12 @@ def tensor_type(tensor: str, width: int, quant: str, *, layer: int, num_layers: 
     return GGMLQuantizationType.Q6_K if more_bits and tensor in {"attn_v", "ffn_down"} else kind
 
 
-def write_gguf(path: Path, model: Transformer, *, name: str, quant: str, context: int, tick: Tick = _no_tick) -> None:
+def write_gguf(path: Path, model: Transformer, *, name: str, quant: str, context: int, tick: Tick = no_tick) -> None:
     """Write one transformer; norms and the unused vocabulary stay float32. One layer at a time is in memory.
 
     Raises:
-        ModelError: a tensor is not of the shape that the model's sizes say, or its rows do not fit ``quant``.
+        ModelError: a tensor is not of the shape that the model's sizes say, or its rows or numbers do not fit
+            ``quant``.
     """
     plan = _plan(model, quant)
     total, done = sum(_stored_bytes(shape, kind) for shape, kind in plan.values()), 0
@@ -87,7 +80,10 @@ def write_gguf(path: Path, model: Transformer, *, name: str, quant: str, context
             shape, kind = plan[tensor]
             if value.shape != shape:
                 raise ModelError(f"tensor {tensor}: expected {list(shape)}, found {list(value.shape)}")
-            stored = quantize(np.atleast_2d(_arranged(tensor, value, model)), kind)
+            try:
+                stored = quantize(np.atleast_2d(_arranged(tensor, value, model)), kind)
+            except ModelError as err:
+                raise ModelError(f"{path.name}, tensor {tensor}: {err}") from err
             writer.write_tensor_data(stored)
             done += stored.nbytes
             tick(done, total)
@@ -109,7 +105,7 @@ def _plan(model: Transformer, quant: str) -> dict[str, tuple[tuple[int, ...], GG
     plan = {tensor: (shape, _F32) for tensor, shape in _outer_shapes(model).items()}
     num_layers = len(model.layers)
     for number in range(num_layers):
-        for tensor, shape in _layer_shapes(model).items():
+        for tensor, shape in model.layer_shapes().items():
             kind = tensor_type(tensor, shape[-1], quant, layer=number, num_layers=num_layers)
             plan[f"blk.{number}.{tensor}.weight"] = (shape, kind)
     for tensor, (shape, kind) in plan.items():
@@ -127,22 +123,6 @@ def _outer_shapes(model: Transformer) -> Shapes:
     return shapes
 
 
-def _layer_shapes(model: Transformer) -> Shapes:
-    """By the fields of ``Layer``, which are llama.cpp's names."""
-    width, q, kv = model.width, model.heads * model.head_dim, model.kv_heads * model.head_dim
-    return {
-        "attn_norm": (width,),
-        "attn_q": (q, width),
-        "attn_k": (kv, width),
-        "attn_v": (kv, width),
-        "attn_output": (width, q),
-        "ffn_norm": (width,),
-        "ffn_gate": (model.ffn, width),
-        "ffn_up": (model.ffn, width),
-        "ffn_down": (width, model.ffn),
-    }
-
-
 def _stored_bytes(shape: tuple[int, ...], kind: GGMLQuantizationType) -> int:
     rows = shape[0] if len(shape) > 1 else 1
     return rows * row_bytes(shape[-1], kind)
@@ -157,7 +137,7 @@ def _tensors(model: Transformer) -> Iterator[tuple[str, F32]]:
         yield "rope_freqs.weight", model.rope_scaling.divisors(model.rope_base, model.head_dim)
     for number in range(len(model.layers)):
         layer = model.layers[number]
-        for tensor in _layer_shapes(model):
+        for tensor in model.layer_shapes():
             yield f"blk.{number}.{tensor}.weight", getattr(layer, tensor)
         del layer  # before the next one is read
 

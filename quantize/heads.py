@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from daemon.errors import ModelError
 from daemon.values import F32
 from quantize.onnx_graph import GraphBuilder, model, tensor
 from quantize.weights import SpeechModel
@@ -24,6 +25,18 @@ def build_heads(speech: SpeechModel, *, bits: int) -> onnx.ModelProto:
     projected backbone_hidden, else depth_hidden unchanged.
     """
     return model(_HeadTree(speech, bits).build())
+
+
+def heads_bytes(speech: SpeechModel, *, bits: int) -> int:
+    """About how large the file becomes.
+
+    Raises:
+        ModelError: the heads' rows do not divide into blocks.
+    """
+    width = speech.depth_heads.shape[2]
+    if bits != 32 and width % _BLOCK:  # bits of a float32
+        raise ModelError(f"depth heads: expected a width that {_BLOCK} divides, to store them in 8 bits, found {width}")
+    return 4 * (speech.codebook0_head.size + speech.projection.size) + speech.depth_heads.size * bits // 7
 
 
 class _HeadTree:

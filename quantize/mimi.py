@@ -5,7 +5,6 @@ model unless a configuration says otherwise. Source: transformers 5.23.0, models
 models/loaders.py.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,8 @@ import numpy as np
 from daemon.errors import ModelError
 from daemon.values import F32
 from quantize.checkpoint import Checkpoint
+from quantize.csm_config import Config
+from quantize.half import check_finite
 from quantize.mimi_names import MOSHI, TRANSFORMERS, Layout
 from quantize.mimi_weights import (
     MimiCodec,
@@ -81,45 +82,30 @@ def _marks(checkpoint: Checkpoint, prefix: str, layout: Layout) -> int:
     return sum(prefix + name in checkpoint for name in marks)
 
 
-def _constants(config: dict[str, Any]) -> _Constants:
-    known = _Constants()
-    ratios = config.get("upsampling_ratios", list(known.ratios))
+def _constants(values: dict[str, Any]) -> _Constants:
+    known, config = _Constants(), Config(values, "codec configuration: ")
+    config.require("hidden_act", "gelu")
+    ratios = values.get("upsampling_ratios", list(known.ratios))
     if not isinstance(ratios, list) or not ratios:
-        raise ModelError(f"codec configuration: upsampling_ratios: expected a list of strides, found {ratios!r}")
-    rope = config.get("rope_parameters") or config
-    if not isinstance(rope, dict):
-        raise ModelError(f"codec configuration: rope_parameters: expected a table, found {rope!r}")
-    codebooks = _count(config, "num_quantizers", known.codebooks)
-    semantic = _count(config, "num_semantic_quantizers", known.semantic_codebooks)
+        raise ModelError(f"{config.where}upsampling_ratios: expected a list of strides, found {ratios!r}")
+    rope = config.table("rope_parameters", "rope_scaling")
+    for key in ("rope_type", "type"):
+        rope.require(key, "default")
+    codebooks = config.whole("num_quantizers", known.codebooks)
+    semantic = config.whole("num_semantic_quantizers", known.semantic_codebooks)
     if semantic >= codebooks:
-        raise ModelError(f"codec configuration: num_semantic_quantizers: expected below {codebooks}, found {semantic}")
+        raise ModelError(f"{config.where}num_semantic_quantizers: expected below {codebooks}, found {semantic}")
     return _Constants(
         codebooks=codebooks,
         semantic_codebooks=semantic,
-        ratios=tuple(_count({"upsampling_ratios": ratio}, "upsampling_ratios", 0) for ratio in ratios),
-        layers=_count(config, "num_hidden_layers", known.layers),
-        heads=_count(config, "num_attention_heads", known.heads),
-        head_dim=None if config.get("head_dim") is None else _count(config, "head_dim", 0),
-        window=_count(config, "sliding_window", known.window),
-        rope_base=_number(rope, "rope_theta", known.rope_base),
-        norm_eps=_number(config, "norm_eps", known.norm_eps),
+        ratios=tuple(Config({"upsampling_ratios": ratio}, config.where).whole("upsampling_ratios") for ratio in ratios),
+        layers=config.whole("num_hidden_layers", known.layers),
+        heads=config.whole("num_attention_heads", known.heads),
+        head_dim=None if values.get("head_dim") is None else config.whole("head_dim"),
+        window=config.whole("sliding_window", known.window),
+        rope_base=rope.number("rope_theta", config.number("rope_theta", known.rope_base)),
+        norm_eps=config.number("norm_eps", known.norm_eps),
     )
-
-
-def _number(config: dict[str, Any], key: str, default: float) -> float:
-    """A positive number of the configuration."""
-    value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ModelError(f"codec configuration: {key}: expected a positive number, found {value!r}")
-    return float(value)
-
-
-def _count(config: dict[str, Any], key: str, default: int) -> int:
-    """A positive whole number of the configuration."""
-    value = _number(config, key, default)
-    if value != int(value):
-        raise ModelError(f"codec configuration: {key}: expected a whole number, found {value!r}")
-    return int(value)
 
 
 class _Reader:
@@ -211,7 +197,12 @@ class _Reader:
 
     def _transformer(self, side: str, width: int) -> MimiTransformer:
         prefix = f"{side}_transformer.{self._layout.transformer}"
-        constants = self._constants
+        constants, there = self._constants, self._checkpoint.count(f"{self._prefix}{prefix}")
+        if there > constants.layers:
+            raise ModelError(
+                f"codec configuration: num_hidden_layers: expected {there} by the tensors {self._prefix}{prefix}.N,"
+                f" found {constants.layers}"
+            )
         return MimiTransformer(
             layers=[self._layer(f"{prefix}.{number}", width) for number in range(constants.layers)],
             heads=constants.heads,
@@ -234,12 +225,19 @@ class _Reader:
             attn_q=query,
             attn_k=key,
             attn_v=value,
-            attn_output=self._tensor(f"{prefix}.{names.attn_scale}", width)[:, None] * attn_output,
+            attn_output=self._scaled(attn_output, f"{prefix}.{names.attn_scale}"),
             norm2=self._tensor(f"{norm2}.weight", width),
             norm2_bias=self._tensor(f"{norm2}.bias", width),
             expand=expansion,
-            contract=self._tensor(f"{prefix}.{names.ffn_scale}", width)[:, None] * contraction,
+            contract=self._scaled(contraction, f"{prefix}.{names.ffn_scale}"),
         )
+
+    def _scaled(self, weight: F32, name: str) -> F32:
+        """Its rows times the numbers of a tensor."""
+        with np.errstate(over="ignore"):
+            scaled = self._tensor(name, len(weight))[:, None] * weight
+        check_finite(scaled, f"tensor {self._prefix}{name}, times what it scales")
+        return scaled
 
     def _qkv(self, prefix: str, width: int) -> tuple[F32, F32, F32]:
         heads, head_dim = self._constants.heads, self._constants.head_dim
@@ -273,4 +271,7 @@ class _Reader:
     def _codebook(self, name: str, codebook_size: int | None, width: int) -> F32:
         embed_sum = self._tensor(f"{name}.{self._layout.embed_sum}", codebook_size, width)
         usage = self._tensor(f"{name}.cluster_usage", len(embed_sum))
-        return np.divide(embed_sum, np.maximum(usage, _MIN_USAGE)[:, None], dtype=np.float32)
+        with np.errstate(over="ignore"):
+            codebook = np.divide(embed_sum, np.maximum(usage, _MIN_USAGE)[:, None], dtype=np.float32)
+        check_finite(codebook, f"tensor {self._prefix}{name}.{self._layout.embed_sum}, divided by cluster_usage")
+        return codebook

@@ -30,7 +30,6 @@ class _Decoder:
     def __init__(self, codec: MimiCodec, *, half: bool) -> None:
         self._codec = codec
         self._graph = GraphBuilder("mimi_decoder", half=half)
-        self._half = half
         self._states = States()
 
     def build(self) -> onnx.GraphProto:
@@ -48,18 +47,13 @@ class _Decoder:
         return graph.graph([codes, *self._states.inputs], [pcm, *self._states.outputs])
 
     def _dequantize(self) -> str:
-        """Codes [1, Q, T] -> [T, D]: rows of the codebooks summed within each branch, then projected.
-
-        Only the rows that are looked up become float32.
-        """
+        """Codes [1, Q, T] -> [T, D]: rows of the codebooks summed within each branch, then projected."""
         graph, codec = self._graph, self._codec
         books = np.concatenate([codec.semantic.codebooks, codec.acoustic.codebooks])
         table = books.reshape(-1, books.shape[2])
         first_rows = np.arange(codec.num_codebooks, dtype=np.int64)[None, :, None] * codec.codebook_size
         rows = graph.op("Add", "codes", graph.constant(first_rows))
-        vectors = graph.op("Gather", graph.constant(table.astype(np.float16) if self._half else table), rows)
-        if self._half:
-            vectors = graph.op("Cast", vectors, to=TensorProto.FLOAT)
+        vectors = graph.look_up(table, rows)
         split = len(codec.semantic.codebooks)
         branches = [graph.slice(vectors, 0, split, axis=1), graph.slice(vectors, split, END, axis=1)]
         sums = [graph.op("ReduceSum", branch, graph.integers(0, 1), keepdims=0) for branch in branches]

@@ -7,6 +7,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from quantize.half import stored
+
 _OPSETS = (("", 21), ("com.microsoft", 1))
 _IR_VERSION = 10  # the one of opset 21
 END = 2**31
@@ -49,10 +51,25 @@ class GraphBuilder:
         return self.constant(np.array(values, np.int64))
 
     def weight(self, value: NDArray[np.float32]) -> str:
-        """Add a large array in the storage type; the value named is float32."""
-        if not self._half:
-            return self.constant(value)
-        return self.op("Cast", self.constant(value.astype(np.float16)), to=TensorProto.FLOAT)
+        """Add a large array in the storage type; the value named is float32.
+
+        Raises:
+            ModelError: it has numbers that the type cannot hold.
+        """
+        name = self._stored(value)
+        return self.op("Cast", name, to=TensorProto.FLOAT) if self._half else name
+
+    def look_up(self, table: NDArray[np.float32], rows: str) -> str:
+        """Rows of a table that is added in the storage type; only those that are looked up become float32.
+
+        Raises:
+            ModelError: the table has numbers that the type cannot hold.
+        """
+        found = self.op("Gather", self._stored(table), rows)
+        return self.op("Cast", found, to=TensorProto.FLOAT) if self._half else found
+
+    def _stored(self, value: NDArray[np.float32]) -> str:
+        return self.constant(stored(value, f"{self._name}: a weight {list(value.shape)}", half=self._half))
 
     def linear(self, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
         """``x`` [L, in] times ``weight`` [out, in] transposed, plus ``bias`` [out]."""

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from daemon.values import SAMPLE_RATE
+from quantize.csm_config import LLAMA3
+from quantize.csm_manifest import csm_manifest
+from quantize.mimi_weights import MimiCodec
 from quantize.random_weights import BRANCH_GAIN, Random, RandomRows
-from quantize.synthetic_mimi import CODEBOOK_SIZE, NUM_CODEBOOKS, random_mimi
-from quantize.weights import Layer, Lazy, RopeScaling, SpeechModel, Transformer
+from quantize.synthetic_mimi import NUM_CODEBOOKS, random_mimi
+from quantize.weights import Layer, Lazy, SpeechModel, Transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,13 @@ The small one has its topology and its codec, with transformers of a thirtieth.
 
 _VOCAB = 2051
 """Classes of a codebook: three more than it has codes."""
-_ROPE = RopeScaling(factor=32, low_freq_factor=1, high_freq_factor=4, original_context=8192)
 
 
 def synthetic(shape: str, name: str, seed: int = 0) -> SpeechModel:
     """A model of a shape in ``SHAPES`` with random weights; ``name`` is the bundle's."""
     sizes, random = SHAPES[shape], Random(seed)
     width, depth_width = sizes.backbone.width, sizes.depth_decoder.width
+    codec = random_mimi(random)
     return SpeechModel(
         backbone=_transformer(random, "backbone", sizes.backbone),
         depth_decoder=_transformer(random, "depth_decoder", sizes.depth_decoder),
@@ -66,9 +68,9 @@ def synthetic(shape: str, name: str, seed: int = 0) -> SpeechModel:
         text_embeddings=RandomRows(random, "text", sizes.text_vocab, width, 1.0),
         # A frame is the sum of its codes' rows.
         audio_embeddings=RandomRows(random, "audio", NUM_CODEBOOKS * _VOCAB, width, 1 / math.sqrt(NUM_CODEBOOKS)),
-        codec=random_mimi(random),
+        codec=codec,
         tokenizer=_tokenizer(sizes.begin_of_text),
-        manifest=_manifest(shape, name, seed),
+        manifest=_manifest(shape, name, seed, codec),
     )
 
 
@@ -82,7 +84,7 @@ def _transformer(random: Random, part: str, sizes: Stack) -> Transformer:
         ffn=sizes.ffn,
         norm_eps=1e-5,
         rope_base=500_000.0,
-        rope_scaling=_ROPE,
+        rope_scaling=LLAMA3,
         rotate_half=False,
     )
 
@@ -115,24 +117,19 @@ def _tokenizer(begin_of_text: int) -> str:
     return str(tokenizer.to_str(pretty=True))
 
 
-def _manifest(shape: str, name: str, seed: int) -> dict[str, Any]:
-    return {
-        "name": name,
-        "family": "csm",
-        "description": f"random weights in the shape of {shape}: its speech is noise, its speed and memory are real",
-        "licence": "none: random numbers",
-        "source": f"random weights in the shape of {shape}",
-        "revision": f"seed {seed}",
-        "default_voice": "noise0",
-        "audio": {
-            "sample_rate": SAMPLE_RATE,
-            "frame_rate": 12.5,
-            "num_codebooks": NUM_CODEBOOKS,
-            "codebook_size": CODEBOOK_SIZE,
+def _manifest(shape: str, name: str, seed: int, codec: MimiCodec) -> dict[str, Any]:
+    about = f"random weights in the shape of {shape}"
+    return csm_manifest(
+        codec,
+        about={
+            "name": name,
+            "description": f"{about}: its speech is noise, its speed and memory are real",
+            "licence": "none: random numbers",
+            "source": about,
+            "revision": f"seed {seed}",
         },
-        "sampling": {"temperature": 0.9, "top_k": 50, "depth_temperature": 0.9, "depth_top_k": 50},
         # Noise never ends by itself: it lasts as long as speech of the text would, a token being a letter.
-        "limits": {
+        limits={
             "context": 2048,
             "max_text_tokens": 512,
             "seconds_per_token": 0.06,
@@ -142,10 +139,5 @@ def _manifest(shape: str, name: str, seed: int) -> dict[str, Any]:
             "max_utterance_s": 90.0,
             "context_s": 20.0,
         },
-        "stop": {"kind": "zero_frame"},
-        "codec": {"delay_samples": 0},
-        "prompt": {"template": "[{speaker}]{text}"},
-        "voices": {
-            f"noise{speaker}": {"description": "noise", "language": "en", "speaker": speaker} for speaker in (0, 1)
-        },
-    }
+        voices={"noise0": "noise", "noise1": "noise"},
+    )

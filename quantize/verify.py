@@ -49,12 +49,13 @@ def verify(
         progress: where to tell how far it is.
 
     Raises:
-        BadRequestError: ``frames`` is less than 1.
+        BadRequestError: ``frames`` is less than 1 or more than half of the model's context.
         ModelError: bundle or checkpoint is missing or damaged, there is no test vector, or torch is not installed.
     """
-    if frames < 1:
-        raise BadRequestError("bad_request", f"frames must be 1 or more, got {frames}")
     bundle = load_bundle(bundle_dir, verify="full")
+    most = bundle.manifest.limits.context // 2
+    if not 1 <= frames <= most:
+        raise BadRequestError("bad_request", f"frames must be 1 to {most}, got {frames}")
     storage = Storage.of(bundle.manifest)
     rows = codec_rows(bundle)
     if source is not None:

@@ -6,7 +6,9 @@ Source: transformers 5.23.0, models/csm/modeling_csm.py and generation_csm.py, m
 """
 
 import contextlib
+import json
 import logging
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from daemon.errors import ModelError
 from quantize import verify_torchtune
+from quantize.checkpoint_files import select_files
 from quantize.verify_noise import ROUNDING, rounded
 from quantize.verify_truth import CONTEXT_FRAMES, CONTEXT_TEXT, SPEAKER, TEXT, Storage, Truth, relative_error
 
@@ -77,22 +80,31 @@ def load(source: Path, codec: Path | None) -> CsmForConditionalGeneration:
     Raises:
         ModelError: the checkpoint cannot be read as a CSM.
     """
-    folder = source if source.is_dir() else source.parent
-    files = sorted(source.glob("*.safetensors")) if source.is_dir() else [source]
-    if not files:
-        raise ModelError(f"{source}: no *.safetensors file")
+    files = select_files(source).files
     try:
-        names = {name for file in files for name in _names(file)}
+        names = {name: file for file in files for name in _names(file)}
         if "backbone.norm.scale" in names:
             return verify_torchtune.load(files, codec).eval()
-        model, notes = CsmForConditionalGeneration.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
+        with tempfile.TemporaryDirectory() as chosen:
+            _link(names, Path(chosen))
+            model, notes = CsmForConditionalGeneration.from_pretrained(
+                chosen, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as err:
         raise ModelError(f"{source}: transformers cannot load it: {(str(err).splitlines() or ['?'])[0]}") from err
     if missing := [*sorted(notes["missing_keys"]), *map(str, notes["mismatched_keys"])]:
         raise ModelError(f"{source}: transformers misses tensor {missing[0]}, {len(missing)} in all")
     return model.eval()
+
+
+def _link(file_of: dict[str, Path], folder: Path) -> None:
+    """Put the files into a folder where transformers looks for no others: its own choice may be the other layout's."""
+    for file in set(file_of.values()):
+        (folder / file.name).symlink_to(file.resolve())
+    for config in next(iter(file_of.values())).parent.glob("*config.json"):
+        (folder / config.name).symlink_to(config.resolve())
+    index = {"metadata": {}, "weight_map": {name: file.name for name, file in file_of.items()}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def _names(file: Path) -> list[str]:

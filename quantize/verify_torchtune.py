@@ -51,7 +51,11 @@ def load(files: list[Path], codec: Path | None) -> CsmForConditionalGeneration:
         ModelError: the codec is missing.
     """
     folder = _codec_folder(files[0].parent, codec)
-    mimi = MimiModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    mimi, notes = MimiModel.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    if notes["missing_keys"]:
+        raise ModelError(f"{folder}: not a checkpoint of Mimi: no tensor {min(notes['missing_keys'])}")
     state: dict[str, Tensor] = {}
     for file in files:
         for name, value in load_file(file).items():
@@ -107,6 +111,8 @@ def _sizes(state: dict[str, Tensor], prefix: str, head_dim: int) -> dict[str, in
 
 def _codec_folder(beside: Path, codec: Path | None) -> Path:
     """The folder with the codec's config.json: as given, or "mimi" beside the checkpoint."""
+    if codec is None and not (beside / "mimi").is_dir():
+        raise ModelError(f"{beside}: no codec in it; give --codec, the folder of kyutai/mimi in transformers' layout")
     folder = codec or beside / "mimi"
     folder = folder if folder.is_dir() else folder.parent
     if not (folder / "config.json").is_file():

@@ -14,6 +14,7 @@ from daemon.values import F32
 from quantize.mimi_weights import MimiCodec
 
 _T = TypeVar("_T")
+Shapes = dict[str, tuple[int, ...]]
 
 
 class Rows(Protocol):
@@ -92,6 +93,21 @@ class Layer:
     ffn_down: F32
 
 
+def layer_shapes(width: int, q: int, kv: int, ffn: int) -> Shapes:
+    """By the fields of ``Layer``: ``q`` and ``kv`` are the rows of the projections."""
+    return {
+        "attn_norm": (width,),
+        "attn_q": (q, width),
+        "attn_k": (kv, width),
+        "attn_v": (kv, width),
+        "attn_output": (width, q),
+        "ffn_norm": (width,),
+        "ffn_gate": (ffn, width),
+        "ffn_up": (ffn, width),
+        "ffn_down": (width, ffn),
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transformer:
     """A stack of layers from embeddings to normalised hidden states."""
@@ -114,6 +130,10 @@ class Transformer:
     def width(self) -> int:
         """D or Dd."""
         return len(self.output_norm)
+
+    def layer_shapes(self) -> Shapes:
+        """By the fields of ``Layer``, which are llama.cpp's names."""
+        return layer_shapes(self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.ffn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,8 @@ class Manifest(_Table):
     """How the backbone is stored, and all else unless said otherwise."""
     depth_recipe: str = ""
     """How the depth decoder is stored, where that differs."""
+    converter: Annotated[int, Field(ge=1)] = 1
+    """Which state of the program that writes bundles this is of."""
     default_voice: str
     audio: AudioTable
     files: dict[Role, FileEntry]

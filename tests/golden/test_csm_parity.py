@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType
 from reference_csm import save_hf, save_torchtune, small_model, small_tokenizer, true_model
 
 from daemon.engine.backbone import Backbone
+from daemon.errors import BadRequestError, ModelError
 from quantize import convert as conversion
 from quantize import ggml
 from quantize.convert import Sources, convert, read_checkpoint, write_bundle
@@ -76,6 +77,38 @@ def test_a_float32_bundle_is_the_reference(layouts, tmp_path, layout):
     greedy = next(row for row in report.rows if row.stage == "greedy codes")
     assert (greedy.error, greedy.threshold, greedy.note) == (0.0, 0.0, "all 400 codes")
     assert all(row.worst <= 1e-5 for row in report.rows if row.worst is not None)
+
+
+def test_folder_with_both_layouts_is_read_the_same_by_both_sides(layouts, tmp_path):
+    """As the hub has it: transformers' shards with an index of their own name, and Sesame's file beside them."""
+    both = tmp_path / "both"
+    shutil.copytree(layouts / "transformers", both)
+    (both / "model.safetensors").rename(both / "transformers-00001-of-00001.safetensors")
+    shutil.copy(layouts / "torchtune" / "model.safetensors", both)
+    convert(both, tmp_path / "bundle", "f32", ignore_progress)
+    report = verify(tmp_path / "bundle", both, frames=FAULT_FRAMES, progress=ignore_progress)
+    assert report.passed, failures(report)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({}, ModelError, "no codec in it; give --codec"),
+        ({"codec": "transformers"}, ModelError, "not a checkpoint of Mimi: no tensor"),
+        ({"codec": "torchtune/mimi", "frames": 3000}, BadRequestError, "frames must be 1 to "),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(layouts, tmp_path, options, error, said):
+    """One line that names what is missing, or out of range."""
+    convert(layouts / "torchtune", tmp_path / "bundle", "f32", ignore_progress, extra=sources(layouts, "torchtune"))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        shutil.copy(layouts / "torchtune" / name, alone)
+    if "codec" in options:
+        options = options | {"codec": layouts / options["codec"]}
+    with pytest.raises(error, match=said):
+        verify(tmp_path / "bundle", alone, progress=ignore_progress, **options)
 
 
 @pytest.mark.parametrize(

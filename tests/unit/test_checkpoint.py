@@ -1,7 +1,9 @@
 """Safetensors checkpoints: which files count, what is read and when, and what is said of damaged ones."""
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import ml_dtypes
@@ -28,6 +30,11 @@ def save_index(folder: Path, files: dict[str, str], name: str = "model.safetenso
     return folder / name
 
 
+def names_in(checkpoint: Checkpoint) -> list[str]:
+    """Which of the names that these tests use are there."""
+    return [name for name in ("a", "b", "c", "original") if name in checkpoint]
+
+
 def refusal(act) -> str:
     """What is said when ``act`` is refused: one line."""
     with pytest.raises(ModelError) as caught:
@@ -42,7 +49,7 @@ def test_any_float_is_read_as_float32(tmp_path, dtype):
     source = save(tmp_path, a=VALUES.astype(dtype))
     checkpoint = Checkpoint(source)
     expected = VALUES.astype(dtype).astype(np.float32)
-    assert checkpoint.shape("a") == (7, 4)
+    assert checkpoint.check("a", None, None) == (7, 4)
     whole = checkpoint.tensor("a", None, 4)
     assert whole.dtype == np.float32
     np.testing.assert_array_equal(whole, expected)
@@ -104,7 +111,6 @@ def test_numbered_parts_are_counted_by_whole_names(tmp_path):
         save(tmp_path, **{"layers.0.a": one, "layers.3.a": one, "layers_of.7.a": one, "layersx": one})
     )
     assert (checkpoint.count("layers"), checkpoint.count("other")) == (4, 0)
-    assert checkpoint.names() == sorted(["layers.0.a", "layers.3.a", "layers_of.7.a", "layersx"])
 
 
 def test_index_says_which_files_count(tmp_path):
@@ -118,7 +124,7 @@ def test_index_says_which_files_count(tmp_path):
         "part.safetensors.index.json",
     )
     checkpoint = Checkpoint(tmp_path)
-    assert checkpoint.names() == ["a", "b"]
+    assert names_in(checkpoint) == ["a", "b"]
     np.testing.assert_array_equal(checkpoint.tensor("a", 7, 4), VALUES)
 
 
@@ -130,9 +136,13 @@ def test_incomplete_shards_beside_a_whole_checkpoint_are_left_alone(tmp_path):
     for indexed in (False, True):
         if indexed:
             save_index(tmp_path, dict(zip("ab", names, strict=True)), "transformers.safetensors.index.json")
-        assert Checkpoint(tmp_path).names() == ["original"]
+        checkpoint = Checkpoint(tmp_path)
+        assert names_in(checkpoint) == ["original"]
+        assert checkpoint.lost == tmp_path / names[1]
     save(tmp_path, names[1], b=VALUES)
-    assert Checkpoint(tmp_path).names() == ["a", "b"]
+    checkpoint = Checkpoint(tmp_path)
+    assert names_in(checkpoint) == ["a", "b"]
+    assert checkpoint.lost is None
 
 
 @pytest.mark.parametrize("indexed", [True, False])
@@ -218,11 +228,35 @@ def test_file_of_another_kind_is_named(tmp_path, content):
 
 
 def test_nothing_there_is_said(tmp_path):
-    """No folder, an empty folder, a directory under a file's name."""
-    assert "no *.safetensors file" in refusal(lambda: Checkpoint(tmp_path / "nowhere"))
+    """No such path, one that is too long, an empty folder, a directory under a file's name."""
+    for name, said in (("nowhere", "No such file or directory"), (300 * "x", "File name too long")):
+        assert refusal(lambda name=name: Checkpoint(tmp_path / name)) == f"{tmp_path / name}: {said}"
     assert "no *.safetensors file" in refusal(lambda: Checkpoint(tmp_path))
     (tmp_path / "model.safetensors").mkdir()
     assert str(tmp_path / "model.safetensors") in refusal(lambda: Checkpoint(tmp_path))
+
+
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch):
+    """A folder, a file or a configuration of somebody else's: permission denied, not that there is none."""
+    file, config = save(tmp_path, a=VALUES), tmp_path / "config.json"
+    config.write_text("{}", encoding="utf-8")
+
+    def refuse(denied, method):
+        plain = getattr(Path, method)
+
+        def act(path, *args, **kwargs):
+            if path == denied:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return plain(path, *args, **kwargs)
+
+        with monkeypatch.context() as patch:  # root, as tests may run, may read everything
+            patch.setattr(Path, method, act)
+            return refusal(lambda: Checkpoint(tmp_path).config)
+
+    assert refuse(tmp_path, "iterdir") == f"{tmp_path}: Permission denied"
+    assert refuse(tmp_path, "is_dir") == f"{tmp_path}: Permission denied"
+    assert refuse(file, "open") == f"{file}: cannot be read: Permission denied"
+    assert refuse(config, "stat") == f"{config}: Permission denied"
 
 
 def test_nothing_stays_mapped(tmp_path):
@@ -246,6 +280,36 @@ def test_revision_is_a_hash_of_the_content(tmp_path):
     assert first.revision() == Checkpoint(tmp_path / "two").revision()
     save(tmp_path / "two", "lm.safetensors", b=VALUES + 1)
     assert first.revision() != Checkpoint(tmp_path / "two").revision()
+
+
+def test_hashing_tells_how_far_it_is(tmp_path):
+    """In bytes, up to all of them, over all files."""
+    files = [save(tmp_path, f"{name}.safetensors", **{name: VALUES}) for name in "ab"]
+    ticks = []
+    Checkpoint(tmp_path).revision(lambda *tick: ticks.append(tick))
+    total = sum(file.stat().st_size for file in files)
+    assert ticks == [(total // 2, total), (total, total)]
+
+
+def test_commit_of_a_downloaded_folder_is_known(tmp_path):
+    """``hf download --local-dir`` notes it beside the files; none if they are of several, or the notes are damaged."""
+    commits = [40 * "a", 40 * "b"]
+    for name in ("m-00001-of-00002", "m-00002-of-00002"):
+        save(tmp_path, f"{name}.safetensors", **{name: VALUES})
+    notes = tmp_path / ".cache" / "huggingface" / "download"
+    notes.mkdir(parents=True)
+    assert Checkpoint(tmp_path).hub_revision() is None
+
+    def note(*lines):
+        for number, line in enumerate(lines, 1):
+            file = notes / f"m-0000{number}-of-00002.safetensors.metadata"
+            file.write_bytes(line.encode() + b"\netag\n1700000000.0\n")
+        return Checkpoint(tmp_path).hub_revision()
+
+    assert note(commits[0]) is None
+    assert note(commits[0], commits[0]) == commits[0]
+    assert note(*commits) is None
+    assert note("damaged", "damaged") is None
 
 
 def test_commit_of_a_downloaded_snapshot_is_known(tmp_path):

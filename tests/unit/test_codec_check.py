@@ -76,7 +76,6 @@ def test_the_description_says_what_everything_is(folder):
     ]
     for part in (content["decoder"], content["encoder"]):
         assert all(value["meaning"] for kind in ("inputs", "outputs", "states") for value in part[kind])
-    assert "encoder" not in json.loads(describe(folder / FILES["codec_decoder"], None))
 
 
 def test_a_whole_codec_passes_its_test_vector(bundle):
@@ -137,4 +136,32 @@ def test_what_is_no_model_cannot_be_described(tmp_path):
     path = tmp_path / "codec_decoder.onnx"
     path.write_bytes(b"no model at all")
     with pytest.raises(ModelError, match="not a readable ONNX model"):
-        describe(path, None)
+        describe(path, path)
+
+
+def test_a_codec_that_decodes_to_nothing_finite_is_refused(tmp_path):
+    """Weights that are finite and a sound that is not: no test vector of NaN."""
+    model = small_mimi(9)
+    for number in (0, -1):
+        model.decoder.decoder_seanet.layers[number].conv.weight.data.mul_(1e30)
+    codec = mimi.read(Checkpoint(save_transformers(model, tmp_path / "mimi")), config=model.config.to_dict())
+    decoder, encoder = (tmp_path / FILES[role] for role in ("codec_decoder", "codec_encoder"))
+    decoder.write_bytes(build_mimi_decoder(codec, half=False).SerializeToString())
+    encoder.write_bytes(build_mimi_encoder(codec, half=False).SerializeToString())
+    with pytest.raises(ModelError, match=r"codec_decoder\.onnx: a test sound's samples: expected finite numbers"):
+        write_test_vector(tmp_path / "codec_test.npz", decoder, encoder)
+    assert not (tmp_path / "codec_test.npz").exists()
+
+
+@pytest.mark.parametrize("build", [build_mimi_decoder, build_mimi_encoder])
+@pytest.mark.parametrize("part", ["codebooks", "matrix"])
+def test_weights_too_large_for_float16_are_refused(tmp_path, build, part):
+    """By graph and shape, without a warning of numpy's; as float32 they are stored."""
+    model = small_mimi(9)
+    codec = mimi.read(Checkpoint(save_transformers(model, tmp_path / "mimi")), config=model.config.to_dict())
+    value = codec.acoustic.codebooks if part == "codebooks" else codec.acoustic.output
+    value[...] = value * 1e7
+    codec.acoustic.input[...] *= 1e7
+    with pytest.raises(ModelError, match=r"^mimi_(de|en)coder: a weight \[.*\]: has numbers too large for float16"):
+        build(codec, half=True)
+    build(codec, half=False)

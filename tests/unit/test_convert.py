@@ -1,21 +1,28 @@
 """python -m quantize convert: what it writes, and what it says when it cannot."""
 
-import contextlib
-import errno
-import os
+import dataclasses
+import json
+import re
+import shutil
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from reference_csm import save_hf, save_torchtune, small_model, small_tokenizer
 from reference_starter import ALPHABET, SMALL, random_checkpoint, save_checkpoint, text_ids
 from tokenizers import Tokenizer
 
-from daemon.engine.bundle import load_bundle
+import quantize.convert as conversion
+from daemon.engine.bundle import Manifest, load_bundle
+from daemon.errors import ModelError
 from quantize.__main__ import main
-from quantize.bundle_writer import BundleWriteError, BundleWriter, Part, to_toml
+
+STARTER = tomllib.loads((Path(__file__).parents[2] / "models" / "starter" / "manifest.toml").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +37,9 @@ def checkpoint(tensors, tmp_path):
     return save_checkpoint(tensors, tmp_path / "checkpoint")
 
 
-def convert(source, out, quant="f32"):
+def convert(source, out, quant="f32", *options):
     """The exit code."""
-    return main(["convert", str(source), "--out", str(out), "--quant", quant])
+    return main(["convert", str(source), "--out", str(out), "--quant", quant, *map(str, options)])
 
 
 @pytest.mark.parametrize("quant", ["f32", "f16", "q8_0", "q4_0"])
@@ -70,22 +77,38 @@ def test_bundle_is_replaced_and_keeps_its_model_card(checkpoint, tmp_path):
     out = tmp_path / "voice"
     assert convert(checkpoint, out, "f32") == 0
     (out / "README.md").write_text("a card", encoding="utf-8")
-    (out / "stray").touch()
     assert convert(checkpoint, out, "q8_0") == 0
     assert load_bundle(out).manifest.recipe == "q8_0"
     assert (out / "README.md").read_text(encoding="utf-8") == "a card"
-    assert not (out / "stray").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "voice"}
 
 
-def refusal(capsys, source, out, code):
+def test_bundle_with_a_stray_file_is_refused(capsys, checkpoint, tmp_path):
+    """What the manifest does not name is somebody's: it is named, and nothing is replaced."""
+    out = tmp_path / "voice"
+    assert convert(checkpoint, out, "f32") == 0
+    (out / "stray").touch()
+    capsys.readouterr()
+    assert "stray is in it" in refusal(capsys, checkpoint, out, 73)
+    assert load_bundle(out, verify="full").manifest.recipe == "f32"
+    assert (out / "stray").exists()
+
+
+def refusal(capsys, source, out, code, *options, quant="f32"):
     """Converting fails with this exit code; returns the one line it says."""
-    assert convert(source, out) == code
+    assert convert(source, out, quant, *options) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("quantize: ")
     assert captured.err.count("\n") == 1
     return captured.err
+
+
+def test_no_such_checkpoint_is_said(capsys, tmp_path):
+    """Not that it lacks files; nothing is made for it."""
+    said = refusal(capsys, tmp_path / "nope", tmp_path / "models" / "voice", 66)
+    assert f"{tmp_path / 'nope'}: No such file or directory" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_without_a_checkpoint_is_refused(capsys, tmp_path):
@@ -149,77 +172,6 @@ def test_other_people_s_folder_is_left_alone(capsys, checkpoint, tmp_path):
     assert (other / "thesis.txt").exists()
 
 
-def written(content=b"content", log=None):
-    """A part that notes when it is written."""
-
-    def write(path, tick):
-        if log is not None:
-            log.append(path.name)
-        path.write_bytes(content)
-        tick(1, 2)
-
-    return write
-
-
-def ignore_tick(_done, _total):
-    """No bar."""
-
-
-def test_full_disk_leaves_nothing_behind(tmp_path):
-    """When a file cannot be written, the old bundle stays and the new one is gone."""
-
-    def fail(_path, _tick):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with (
-        pytest.raises(BundleWriteError, match="No space left"),
-        BundleWriter(tmp_path / "voice", "key") as bundle,
-    ):
-        bundle.add(Part("backbone", "backbone.gguf", 10, fail), ignore_tick)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_too_small_a_disk_is_noticed_before_anything_is_written(tmp_path):
-    """What is needed and what there is are both said."""
-    with pytest.raises(BundleWriteError, match=r"needs 1000000\.00 GB, the disk has \d+"):  # noqa: SIM117
-        with BundleWriter(tmp_path / "voice", "key") as bundle:
-            bundle.reserve(10**15)
-    assert list(tmp_path.iterdir()) == []
-
-
-def interrupted(tmp_path, key):
-    """A run that wrote one part of two and was interrupted in the second."""
-
-    def stop(path, _tick):
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    with contextlib.suppress(KeyboardInterrupt), BundleWriter(tmp_path / "voice", key) as bundle:
-        bundle.add(Part("one", "one", 7, written()), ignore_tick)
-        bundle.add(Part("two", "two", 7, stop), ignore_tick)
-    assert not (tmp_path / "voice").exists()
-
-
-@pytest.mark.parametrize(
-    ("key", "damage", "again"),
-    [("same", False, ["two"]), ("other", False, ["one", "two"]), ("same", True, ["one", "two"])],
-)
-def test_interrupted_run_is_gone_on_with(tmp_path, key, damage, again):
-    """What was finished is kept if it is whole and of the same checkpoint and recipe; nothing half-made is."""
-    interrupted(tmp_path, "same")
-    if damage:
-        (tmp_path / "voice.part" / "one").write_bytes(b"damaged")
-    log = []
-    with BundleWriter(tmp_path / "voice", key) as bundle:
-        for name in ("one", "two"):
-            bundle.add(Part(name, name, 7, written(log=log)), ignore_tick)
-        bundle.finish({"name": "voice"})
-    assert log == again
-    assert {path.name for path in (tmp_path / "voice").iterdir()} == {"manifest.toml", "one", "two"}
-    assert {path.read_bytes() for path in (tmp_path / "voice").iterdir() if path.suffix != ".toml"} == {b"content"}
-    assert [path.name for path in tmp_path.iterdir()] == ["voice"]
-
-
 def test_what_is_done_is_not_done_again(capsys, checkpoint, tmp_path):
     """The same command says that it is done; a damaged bundle, another recipe or --force make it anew."""
     out = tmp_path / "voice"
@@ -264,12 +216,175 @@ def test_wrong_arguments_are_usage_errors(capsys):
     assert "invalid choice" in capsys.readouterr().err
 
 
-SCALARS = st.text(max_size=8) | st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats(-1e300, 1e300)
-KEYS = st.sampled_from(["name", "a_b", "x1", "7"])
-TABLES = st.dictionaries(KEYS, SCALARS)
+@pytest.mark.parametrize("line", ['description = "x"', 'licence = "x"', "context = 100", "top_k = 7"])
+def test_what_is_done_is_what_would_be_written(checkpoint, tmp_path, line):
+    """A bundle whose manifest differs in anything is made anew."""
+    out = tmp_path / "voice"
+    assert convert(checkpoint, out) == 0
+    manifest = out / "manifest.toml"
+    right = manifest.read_text(encoding="utf-8")
+    other = re.sub(f"^{line.split('=')[0]}=.*", line, right, flags=re.MULTILINE)
+    manifest.write_text(other, encoding="utf-8")
+    assert load_bundle(out)
+    assert convert(checkpoint, out) == 0
+    assert manifest.read_text(encoding="utf-8") == right != other
 
 
-@given(content=st.dictionaries(KEYS, SCALARS | st.dictionaries(KEYS, SCALARS | TABLES)))
-def test_manifests_are_toml(content):
-    """What is written is read back the same by Python's TOML reader."""
-    assert tomllib.loads(to_toml(content)) == content
+def test_what_an_older_converter_made_is_made_anew(capsys, checkpoint, tmp_path, monkeypatch):
+    """Once; also what it had only begun."""
+    out = tmp_path / "voice"
+    assert convert(checkpoint, out) == 0
+    monkeypatch.setattr(conversion, "CONVERTER", 2)
+    for said in ("written", "already done"):
+        capsys.readouterr()
+        assert convert(checkpoint, out) == 0
+        assert said in capsys.readouterr().err
+    assert load_bundle(out).manifest.converter == 2
+
+
+def test_a_file_of_the_right_size_is_not_taken_for_whole(checkpoint, tmp_path):
+    """What is done is hashed, so that the command repairs what it made."""
+    out = tmp_path / "voice"
+    assert convert(checkpoint, out) == 0
+    heads = out / "heads.onnx"
+    right = heads.read_bytes()
+    heads.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    assert convert(checkpoint, out) == 0
+    assert heads.read_bytes() == right
+
+
+@pytest.fixture(scope="module")
+def csm(tmp_path_factory):
+    """A folder with both layouts of a small CSM, its tokenizer, and names for a codec apart."""
+    folder = tmp_path_factory.mktemp("csm")
+    model = small_model(3)
+    small_tokenizer(save_hf(model, folder / "hf"))
+    small_tokenizer(save_torchtune(model, folder / "original"))
+    return folder
+
+
+def copy(folder, to):
+    """A checkpoint that may be changed."""
+    shutil.copytree(folder, to)
+    return to
+
+
+def edit(file, **values):
+    """Change some of a JSON file."""
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def test_configuration_is_part_of_what_is_done(capsys, csm, tmp_path):
+    """Another config.json, of the checkpoint or of the codec, gives another bundle; the spelling does not."""
+    source = copy(csm / "original", tmp_path / "csm")
+    options = ["--codec", source / "mimi"]
+    assert convert(source, tmp_path / "voice", "f32", *options) == 0
+    revision = load_bundle(tmp_path / "voice").manifest.revision
+    (source / "config.json").write_text((source / "config.json").read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert convert(source, tmp_path / "voice", "f32", *options) == 0
+    assert "already done" in capsys.readouterr().err
+    for file, values in ((source / "config.json", {"note": 1}), (source / "mimi" / "config.json", {"norm_eps": 1e-6})):
+        edit(file, **values)
+        assert convert(source, tmp_path / "voice", "f32", *options) == 0
+        assert "already done" not in capsys.readouterr().err
+        found = load_bundle(tmp_path / "voice").manifest.revision
+        assert found != revision
+        revision = found
+
+
+def test_content_of_a_codec_in_the_hub_s_cache_counts(capsys, csm, tmp_path):
+    """A commit's name is no proof of what is in its folder."""
+    snapshot = copy(csm / "original" / "mimi", tmp_path / "snapshots" / (40 * "c"))
+    source, other = csm / "original", csm / "hf"
+    assert convert(source, tmp_path / "voice", "f32", "--codec", snapshot) == 0
+    revision = load_bundle(tmp_path / "voice").manifest.revision
+    assert f", codec {40 * 'c'} sha256:" in revision
+    shutil.copy(other / "model.safetensors", snapshot)
+    shutil.copy(other / "config.json", snapshot)
+    capsys.readouterr()
+    assert convert(source, tmp_path / "voice", "f32", "--codec", snapshot) == 0
+    assert "already done" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["my voice", "grüße", ".hidden", "-x", 65 * "x", "a,b", "voice\n"])
+def test_names_that_no_bundle_may_have_are_refused(capsys, csm, tmp_path, name):
+    """Before anything is read: the daemon would refuse the bundle. What is allowed is said."""
+    said = refusal(capsys, csm / "hf", tmp_path / name, 73)
+    assert f"{name!r} cannot be a bundle's name: 1 to 64 of the letters" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(st.text(max_size=70) | st.from_regex(r"[A-Za-z0-9._ -]{0,70}"))
+def test_names_are_those_that_the_daemon_allows(name):
+    """To the letter."""
+    try:
+        allowed = bool(Manifest.model_validate(STARTER | {"name": name}))
+    except ValidationError:
+        allowed = False
+    assert bool(conversion._NAME.fullmatch(name)) == allowed
+
+
+def test_a_manifest_that_cannot_be_is_refused_before_the_work(csm, tmp_path):
+    """The key is named, and nothing is there."""
+    speech = conversion.read_checkpoint(csm / "hf")
+    broken = dataclasses.replace(speech, manifest=speech.manifest | {"default_voice": "nobody"})
+    with pytest.raises(ModelError, match=r"the bundle's manifest: .*default_voice nobody is not in"):
+        conversion.write_bundle(broken, tmp_path / "voice", "f32", lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hashing_moves_the_bar(csm, tmp_path):
+    """Of the checkpoint and of the codec, in bytes."""
+    ticks = []
+    extra = conversion.Sources(codec=csm / "original" / "mimi")
+    out = tmp_path / "voice"
+    conversion.convert(csm / "original", out, "f32", lambda *tick: ticks.append(tick), extra=extra)
+    for part, folder in (("checkpoint", csm / "original"), ("codec", csm / "original" / "mimi")):
+        size = (folder / "model.safetensors").stat().st_size
+        assert (part, size, size) in ticks
+
+
+def test_tokenizer_and_codec_that_cannot_be_looked_at_are_named(capsys, csm, tmp_path):
+    """A name that no file can have is an error of one line."""
+    long = tmp_path / (300 * "x")
+    for options in (
+        ["--tokenizer", long],
+        ["--tokenizer", tmp_path / "no"],
+        ["--codec", long, "--tokenizer", csm / "hf"],
+    ):
+        said = refusal(capsys, csm / "original", tmp_path / "voice", 66, *options)
+        assert "File name too long" in said or f"{tmp_path / 'no'}: no such file: the tokenizer.json" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "quant", "said"),
+    [
+        ("dec.up.weight", "f16", "codec: a weight [256, 32]"),
+        ("q.e", "q4_0", "codec: a weight [96, 16]"),
+        ("te.weight", "q8_0", "text_embeddings, rows from 0 on"),
+        ("bl.1.o.weight", "f16", "backbone.gguf, tensor blk.1.attn_output.weight: F16"),
+        ("db.0.dn.weight", "f16", "depth_decoder.gguf, tensor blk.0.ffn_down.weight: F16"),
+        ("bl.1.o.weight", "q8_0", "backbone.gguf, tensor blk.1.attn_output.weight: Q8_0"),
+        ("bl.1.o.weight", "q4_0", "backbone.gguf, tensor blk.1.attn_output.weight: Q4_0"),
+        ("bl.1.o.weight", "q4_k", "backbone.gguf, tensor blk.1.attn_output.weight: Q8_0"),
+    ],
+)
+def test_numbers_too_large_for_float16_are_refused(capsys, tensors, tmp_path, name, *, quant, said):
+    """Wherever float16 is stored, scales included: no bundle of NaN, no warning of numpy's; float32 takes them."""
+    value = tensors[name].clone()
+    value.view(-1)[3] = 1e8
+    source = save_checkpoint(tensors | {name: value}, tmp_path / "checkpoint")
+    found = refusal(capsys, source, tmp_path / "voice", 66, quant=quant)
+    assert f"{said}: has numbers too large for float16 (65504): convert with --quant f32" in found
+    assert not (tmp_path / "voice").exists()
+    assert convert(source, tmp_path / "voice", "f32") == 0
+    assert not (tmp_path / "voice.part").exists()
+
+
+def test_heads_that_blocks_do_not_divide_are_refused(csm, tmp_path):
+    """8 bits are stored in blocks of 32: said before anything is written."""
+    speech = conversion.read_checkpoint(csm / "hf")
+    odd = dataclasses.replace(speech, depth_heads=speech.depth_heads[..., :40])
+    with pytest.raises(ModelError, match=r"depth heads: expected a width that 32 divides, .* found 40"):
+        conversion.write_bundle(odd, tmp_path / "voice", "q8_0", lambda *_: None)
+    assert list(tmp_path.iterdir()) == []

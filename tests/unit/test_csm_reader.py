@@ -1,6 +1,7 @@
 """Reading CSM: both public layouts are the same model, and whatever is wrong with one is named."""
 
 import json
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -290,14 +291,22 @@ def test_longer_contexts_are_not_believed(damaged, tokenizer):
 
 
 def test_revision_tells_codecs_and_commits_apart(original, tokenizer, tmp_path):
-    """It names the commit, where there is one, the content, and the codec's where that is apart."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    snapshot = tmp_path / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    (snapshot / "model.safetensors").symlink_to(original / "model.safetensors")
-    revision = read(snapshot, tokenizer, original / "mimi").manifest["revision"]
-    sha = Checkpoint(original).revision()
-    assert revision == f"{commit}, {sha}, codec {Checkpoint(original / 'mimi').revision()}"
+    """Commit, where there is one, content and configuration: of the checkpoint, and of a codec that is apart."""
+    commits = [40 * "a", 40 * "b"]
+    folders = [tmp_path / str(number) / "snapshots" / commit for number, commit in enumerate(commits)]
+    for folder, source in zip(folders, (original, original / "mimi"), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").symlink_to(source / "model.safetensors")
+    (folders[1] / "config.json").symlink_to(original / "mimi" / "config.json")
+    revision = read(folders[0], tokenizer, folders[1]).manifest["revision"]
+    shas = [Checkpoint(folder).revision() for folder in folders]
+    config = revision.rpartition(" config sha256:")[2]
+    assert len(config) == 16
+    assert revision == f"{commits[0]} {shas[0]}, codec {commits[1]} {shas[1]} config sha256:{config}"
+    plain = read(original, tokenizer, original / "mimi").manifest["revision"]
+    assert plain.startswith(f"{shas[0]} config sha256:")
+    assert plain.endswith(f", codec {shas[1]} config sha256:{config}")
+    assert plain.count("config") == 2
 
 
 def test_nothing_large_is_read_early(hf, tokenizer, monkeypatch):
@@ -477,6 +486,18 @@ def test_heads_that_do_not_divide_are_refused(model, original, tokenizer, tmp_pa
         kv = {f"backbone.layers.{n}.attn.{p}_proj.weight": torch.zeros(rows, 256) for n in (0, 1) for p in "kv"}
         save_file(state | kv, tmp_path / "model.safetensors")
         assert said in refusal(tmp_path, tokenizer, original / "mimi")
+
+
+def test_the_shard_that_would_have_had_the_codec_is_named(model, original, tokenizer, tmp_path):
+    """Half a download of transformers' layout beside Sesame's file: not only that a codec is wanted."""
+    folder = save_hf(model, tmp_path, shards=2)
+    shards = sorted(folder.glob("model-*.safetensors"))
+    shards[0].unlink()
+    shutil.copy(original / "model.safetensors", folder)
+    shutil.copy(original / "config.json", folder)
+    said = refusal(folder, tokenizer)
+    assert f"holds no codec ({shards[0]}, of a checkpoint that may have one, is missing)" in said
+    assert "with --codec" in said
 
 
 def test_codec_is_asked_for(model, original, hf, tokenizer, tmp_path):

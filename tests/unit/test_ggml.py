@@ -54,3 +54,33 @@ def test_a_row_that_the_block_does_not_divide_is_refused(width, kind, block):
     """In one line, with the multiple that is wanted and the length that was found."""
     with pytest.raises(ModelError, match=f"multiple of {block} for {kind.name}, found {width}"):
         quantize(np.zeros((2, width), np.float32), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest"), [(Kind.F16, 65504), (Kind.Q8_0, 127 * 65504), (Kind.Q4_0, 8 * 65504), (Kind.Q6_K, 2.7e8)]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_scales_that_float16_cannot_hold_are_refused(weight, kind, largest, sign):
+    """The largest number that fits is stored; a hundredth more, in any row, is refused instead of infinity."""
+    for factor in (0.99, 1.01):
+        large = weight.copy()
+        large[299, 700] = sign * largest * factor
+        if factor < 1:
+            assert np.isfinite(gguf.dequantize(quantize(large, kind), kind)).all()
+        else:
+            with pytest.raises(ModelError, match=f"{kind.name}: has numbers too large for float16"):
+                quantize(large, kind)
+
+
+def test_k_quants_are_refused_where_their_bytes_are_not_finite(weight):
+    """Found in the scales that ggml wrote: never numbers that read back as NaN or infinity."""
+    for size in (1e5, 1e6, 1e7, 1e8, 1e9):
+        large = weight.copy()
+        large[299, 700] = size
+        try:
+            stored = quantize(large, Kind.Q4_K)
+        except ModelError:
+            assert size > 1e6
+        else:
+            assert np.isfinite(gguf.dequantize(stored, Kind.Q4_K)).all()
+            assert size < 1e9

@@ -142,12 +142,50 @@ def test_a_reduced_model_without_its_configuration_is_refused(folders):
         ({"num_semantic_quantizers": 8}, "num_semantic_quantizers: expected below 8, found 8"),
         ({"upsampling_ratios": [8, 6, 5, 3]}, r"tensor decoder.layers.11.conv.weight: expected \[8, any, 6\], found"),
         ({"num_hidden_layers": 3}, "tensor .*_transformer.layers.2.* found no such tensor"),
+        (
+            {"num_hidden_layers": 1},
+            r"num_hidden_layers: expected 2 by the tensors decoder_transformer\.layers\.N, found 1",
+        ),
+        ({"hidden_act": "silu"}, "hidden_act: expected 'gelu', found 'silu'"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "rope_type: expected 'default', found 'yarn'"),
+        ({"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "type: expected 'default', found 'linear'"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused(folders, config, change, said):
     """What was edited by hand is named with what it should be."""
     with pytest.raises(ModelError, match=said):
         mimi.read(Checkpoint(folders["transformers"]), config=config | change)
+
+
+def test_null_is_as_good_as_nothing(folders, config):
+    """A configuration that says null leaves the published model's constants."""
+    other = config | {"sliding_window": None, "norm_eps": None}
+    transformer = mimi.read(Checkpoint(folders["transformers"]), config=other).decoder_transformer
+    assert (transformer.window, transformer.norm_eps) == (250, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layout", "changes"),
+    [
+        (
+            "transformers",
+            ("quantizer.acoustic_residual_vector_quantizer.layers.0.codebook", "embed_sum", "cluster_usage"),
+        ),
+        ("moshi", ("quantizer.rvq_rest.vq.layers.0._codebook", "embedding_sum", "cluster_usage")),
+        ("transformers", ("decoder_transformer.layers.0", "self_attn_layer_scale.scale", "self_attn.o_proj.weight")),
+        ("moshi", ("decoder_transformer.transformer.layers.0", "layer_scale_1.scale", "self_attn.out_proj.weight")),
+    ],
+)
+def test_overflow_by_what_is_divided_or_scaled_is_refused(folders, config, tmp_path, layout, changes):
+    """A count of zero under a sum that is not, or too large a scale: the tensor is named, and numpy is silent."""
+    prefix, large, other = changes
+    state = load_file(folders[layout])
+    state[f"{prefix}.{large}"][3] = 1e38
+    state[f"{prefix}.{other}"][3] = 0 if "usage" in other else 1e3
+    save_file(state, tmp_path / "model.safetensors")
+    said = rf"^tensor {re.escape(prefix)}\.{re.escape(large)}, .*: expected finite numbers, found NaN or infinity"
+    with pytest.raises(ModelError, match=said):
+        mimi.read(Checkpoint(tmp_path), config=config)
 
 
 def test_only_mimi_is_recognised(folders, tmp_path):
