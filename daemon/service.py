@@ -166,7 +166,8 @@ class Service:
         known = self._engine.voices.known(chosen)
         if known != chosen:
             with self._desk.open():
-                self._desk.settings = self._desk.settings.model_copy(update={"voice": None})
+                if self._desk.settings.voice == chosen:
+                    self._desk.settings = self._desk.settings.model_copy(update={"voice": None})
         return known
 
     def _submit(self, request: SpeakRequest, expected_s: float, *, more: bool, expiry_s: float | None) -> Accepted:

@@ -1,6 +1,8 @@
 """The import rules of the program: layers, and one owner for each native library."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +37,9 @@ OWNERS = {
     "tokenizers": "engine/tokenizer.py",
     "paho": "inputs/mqtt.py",
     "torch": None,
+    "transformers": None,
+    "safetensors": None,
+    "onnx": None,
     "gguf": None,
     "quantize": None,
     "training": None,
@@ -122,3 +127,18 @@ def test_library_has_one_owner(library: str):
     """A native library is imported by its owner alone; what belongs to the offline tools by nobody."""
     users = {found.place for found in IMPORTS if found.module.split(".")[0] == library}
     assert users <= {OWNERS[library]}
+
+
+def test_no_library_of_the_converter_is_loaded_by_the_daemon():
+    """With every module of the program imported, by whatever way: neither torch nor anything else of the extras."""
+    code = """
+import importlib, pkgutil, sys, daemon
+for module in pkgutil.walk_packages(daemon.__path__, "daemon."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+print(*{name.split(".")[0] for name in sys.modules})
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=DAEMON.parent, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"daemon", "llama_cpp", "onnxruntime"} <= loaded
+    assert not loaded & {"torch", "transformers", "safetensors", "onnx", "gguf", "ml_dtypes", "quantize", "training"}
