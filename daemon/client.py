@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("resume", "go on from there"),
         ("repeat", "say the last text again"),
         ("status", "state and metrics"),
-        ("voices", "the voices there are"),
+        ("voices", "the voices that the daemon can speak with"),
     ]:
         _request(commands, report, name, text, partial(_plain, name))
     setting = _request(commands, report, "set", "change volume, mute or voice", _setting)
@@ -110,16 +110,18 @@ def _add_local_commands(commands: Any) -> None:
 def _add_voice(commands: Any) -> None:
     bundle = argparse.ArgumentParser(add_help=False)
     bundle.add_argument("--config", metavar="FILE", help="config.toml that names the bundle")
-    bundle.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
-    voice = commands.add_parser("voice", help="voices from recordings")
+    bundle.add_argument(
+        "--bundle", metavar="DIR|NAME", type=_bundle, help="whose voice it is; default: the configured one"
+    )
+    voice = commands.add_parser("voice", help="voices from recordings", epilog=_EPILOG)
     voice.set_defaults(run=_with_places("daemon.voice"))
     actions = voice.add_subparsers(required=True, metavar="add|list|remove", dest="action")
     add = actions.add_parser("add", parents=[bundle], help="take a voice from a recording of 0.5 to 30 s")
-    add.add_argument("name", metavar="NAME")
+    add.add_argument("name", metavar="NAME", help="letters without accents, digits, _ and -; at most 64")
     add.add_argument("--audio", required=True, metavar="FILE", help="WAV, FLAC, Ogg, MP3 and others, at any rate")
     add.add_argument("--transcript", required=True, metavar="TEXT", help="every word that is said in it")
-    add.add_argument("--language", default="en", metavar="CODE")
-    add.add_argument("--description", default="", metavar="TEXT")
+    add.add_argument("--language", default="en", metavar="CODE", help="what it speaks, as in en or pt-br (en)")
+    add.add_argument("--description", default="", metavar="TEXT", help="a line for `crier voices`")
     add.add_argument("--speaker", type=int, default=0, metavar="N", help="number of the speaker in the model's prompt")
     add.add_argument("--replace", action="store_true", help="where there is a voice of this name")
     listing = actions.add_parser("list", parents=[bundle], help="the bundle's voices and the recorded ones")
@@ -211,12 +213,13 @@ def _print_reply(reply: Mapping[str, Any]) -> None:
 
 
 def _print_pairs(pairs: Mapping[str, Any], indent: str = "") -> None:
+    width = max([20 - len(indent), *(len(key) + 1 for key in pairs)])
     for key, value in pairs.items():
         if isinstance(value, dict):
             print(f"{indent}{key}")
             _print_pairs(value, indent + "  ")
         else:
-            print(f"{indent}{key:<{20 - len(indent)}}{'-' if value is None else value}")
+            print(f"{indent}{key:<{width}}{'-' if value is None else value}")
 
 
 if __name__ == "__main__":

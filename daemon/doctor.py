@@ -150,10 +150,12 @@ def _print(report: dict[str, Any]) -> None:
 
 
 def _bundle_text(bundle: dict[str, Any]) -> str:
+    folder = Path(bundle["path"]).name
+    name = folder if folder == bundle["name"] else f"{folder} (by its manifest {bundle['name']})"
     depth = "" if bundle["depth_recipe"] == bundle["recipe"] else f" (depth decoder {bundle['depth_recipe']})"
     cloning = ", takes recorded voices" if bundle["can_clone"] else ""
     return (
-        f"{bundle['name']} {bundle['recipe']}{depth}, {bundle['bytes'] / 1e6:.0f} MB, intact{cloning}\n"
+        f"{name} {bundle['recipe']}{depth}, {bundle['bytes'] / 1e6:.0f} MB, intact{cloning}\n"
         f"reads {bundle['bytes_per_frame'] / 1e6:.0f} MB a frame: by this memory, with {bundle['threads']} thread(s),"
         f" a real-time factor of {bundle['bandwidth_rtf']:.2f} at best"
     )

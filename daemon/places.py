@@ -17,6 +17,8 @@ class Places:
 
     config: Path | None
     """The config file to use when none is named: the service's, if there is one."""
+    serves: bool
+    """Whether that is the service's."""
     state: Path
     """Folder of settings that survive."""
     voices: tuple[Path, ...]
@@ -40,6 +42,7 @@ def find_places(environ: Mapping[str, str]) -> Places:
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     return Places(
         config=config,
+        serves=serves,
         state=state,
         voices=tuple(dict.fromkeys((state / "voices", SYSTEM_STATE / "voices"))),
         cache=cache,

@@ -1,13 +1,15 @@
 """``crier voice``: voices from recordings, for a bundle but kept outside it. Loads its codec's encoder alone."""
 
 import argparse
+import contextlib
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from daemon.config import load_config
-from daemon.engine.bundle import Bundle, bundle_search, find_bundle, load_bundle
+from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec_encoder import CodecEncoder
 from daemon.engine.recording import active_level, load_recording
 from daemon.engine.voice_files import LANGUAGE
@@ -27,9 +29,9 @@ def run(args: argparse.Namespace, places: Places) -> int:
     bundle = _load_bundle(args, places)
     store = VoiceStore(places.voices, bundle.manifest.name)
     if args.action == "add":
-        _add(args, bundle, store)
+        _add(args, bundle, store, places)
     elif args.action == "remove":
-        _remove(args.name, bundle, store)
+        _remove(args.name, bundle, store, places.cache)
     else:
         _list(bundle, store, as_json=args.json)
     return 0
@@ -44,7 +46,7 @@ def _load_bundle(args: argparse.Namespace, places: Places) -> Bundle:
     return load_bundle(find_bundle(args.bundle or config.bundle, bundle_search(config)), verify=config.verify)
 
 
-def _add(args: argparse.Namespace, bundle: Bundle, store: VoiceStore) -> None:
+def _add(args: argparse.Namespace, bundle: Bundle, store: VoiceStore, places: Places) -> None:
     store.check_new(bundle, args.name, replace=args.replace)
     transcript = args.transcript.strip()
     if not transcript:
@@ -66,12 +68,17 @@ def _add(args: argparse.Namespace, bundle: Bundle, store: VoiceStore) -> None:
         replace=args.replace,
     )
     print(f"voice {args.name}: {len(pcm) / SAMPLE_RATE:.1f} s of speech at {active_level(pcm):.0f} dBFS, in {folder}")
+    if places.serves and len(places.voices) > 1:
+        print("the service does not see it there; with sudo it is added for the service", file=sys.stderr)
 
 
-def _remove(name: str, bundle: Bundle, store: VoiceStore) -> None:
+def _remove(name: str, bundle: Bundle, store: VoiceStore, cache: Path) -> None:
     if name in bundle.manifest.voices and store.path(name) is None:
         raise BadRequestError("bad_request", f"{name} is a voice of the bundle {bundle.manifest.name} itself; it stays")
     print(f"voice {name}: removed from {store.remove(name).parent}")
+    for path in (cache / KV_FOLDER).glob("*.kv"):  # whose they are is not told; the other voices' are made again
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _list(bundle: Bundle, store: VoiceStore, *, as_json: bool) -> None:

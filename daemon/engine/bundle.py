@@ -16,6 +16,8 @@ from daemon.values import SAMPLE_RATE, Array
 
 FORMAT_VERSION = 1
 MAX_CODEBOOK_SIZE = 2**16
+KV_FOLDER = "kv"
+"""Of the cache folder: what was computed from recorded voices."""
 AUTO_HASH_BYTES = 64 * 2**20
 """Files up to this size are hashed at every start (tens of milliseconds); larger ones when asked for."""
 
@@ -227,7 +229,9 @@ def find_bundle(name: str, search: Sequence[Path]) -> Path:
         folder = Path(name).expanduser()
         if _is_bundle(folder):
             return folder
-        raise ModelError(f"no bundle at {folder}: manifest.toml is not there")
+        named = next((parent / folder.name for parent in search if _is_bundle(parent / folder.name)), None)
+        hint = f"; the bundle named {folder.name} is {named}" if named else ""
+        raise ModelError(f"no bundle at {folder}: manifest.toml is not there{hint}")
     for parent in search:
         if _is_bundle(parent / name):
             return parent / name

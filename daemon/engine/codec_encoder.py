@@ -17,7 +17,8 @@ class CodecEncoder:
 
     def __init__(self, bundle: Bundle, *, num_threads: int = 1) -> None:
         if "codec_encoder" not in bundle.manifest.files:
-            raise ModelError(f"{bundle.folder}: this bundle cannot take new voices: it has no codec encoder")
+            reason = "it has no codec encoder; name another with --bundle"
+            raise ModelError(f"{bundle.folder}: this bundle cannot take new voices: {reason}")
         self._audio = bundle.manifest.audio
         self._path = bundle.path("codec_encoder")
         self._model = OnnxModel(self._path, num_threads=num_threads)

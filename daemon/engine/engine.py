@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 from daemon.config import EngineConfig
 from daemon.engine.backbone import PromptSegment
-from daemon.engine.bundle import Bundle, bundle_search, find_bundle, load_bundle
+from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel, StageTimes
 from daemon.engine.history import History
@@ -68,7 +68,7 @@ class Engine:
         self.num_threads = choose_threads(config, self.bundle)
         self.voices = Voices(manifest, VoiceStore(folders.voices, manifest.name))
         self.history = History(HISTORY_S * manifest.audio.frame_rate)
-        self._kv = (folders.cache and folders.cache / "kv", config.kv_cache_mb * 2**20)
+        self._kv = (folders.cache and folders.cache / KV_FOLDER, config.kv_cache_mb * 2**20)
         self.rtf = 0.0
         self._defaults = (
             Sampling(manifest.sampling.temperature, manifest.sampling.top_k),

@@ -206,8 +206,8 @@ def _check_fit(bundle: Bundle, prompt: VoicePrompt, speaker: int) -> None:
     positions, context = num_tokens + len(prompt.codes) + 1, bundle.manifest.limits.context
     if positions > context * MAX_PROMPT:
         found = f"{len(prompt.codes)} frames of speech and {num_tokens} tokens of transcript"
-        most = f"{bundle.manifest.name} takes {context * MAX_PROMPT:.0f} of both"
-        raise BadRequestError("too_long", f"{found}: {most}; use a shorter recording")
+        most = f"{bundle.manifest.name} takes {context * MAX_PROMPT:.0f} of both together"
+        raise BadRequestError("too_long", f"{found}: {most}; shorten the recording or the transcript")
 
 
 def _stamp(path: Path) -> _Stamp:

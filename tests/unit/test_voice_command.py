@@ -100,7 +100,7 @@ def test_a_name_is_replaced_only_on_purpose(home, models, capsys):
         ({"audio": "/nosuch.wav"}, (65, "/nosuch.wav: no such file")),
         ({"audio": REPOSITORY / "README.md"}, (65, "README.md: not audio")),
         ({"audio": "silent"}, (65, "silent")),
-        ({"audio": "long"}, (65, "use a shorter recording")),
+        ({"audio": "long"}, (65, "shorten the recording or the transcript")),
         ({"options": ["--language", "German"]}, (65, "--language 'German': give a code such as en, de or en-US")),
         ({"options": ["--language", "German"], "audio": "/nosuch.wav"}, (65, "--language 'German'")),
         ({"options": ["--speaker", "100"]}, (65, "speaker: ")),
@@ -187,6 +187,29 @@ def test_a_damaged_voice_is_named_and_left_out(home, models, capsys, caplog, dam
     assert capsys.readouterr().out.splitlines()[1:] == ["* slt  en  American English, female"]
     assert reason in caplog.text
     assert main(["voice", "remove", "anna"]) == 0
+
+
+def test_who_adds_a_voice_beside_the_service_is_told(home, models, capsys):
+    """With the service's configuration and no right to its folder, the voice is the user's own, and that is said."""
+    config = home / "config" / "crier" / "config.toml"
+    config.rename(home / "service.toml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(places, "SYSTEM_CONFIG", home / "service.toml")
+        assert add(models) == 0
+    said = capsys.readouterr()
+    assert str(voices_in(home)) in said.out
+    assert said.err == "the service does not see it there; with sudo it is added for the service\n"
+
+
+def test_what_was_computed_of_a_removed_voice_goes_with_it(home, models, monkeypatch):
+    """No state of a model that heard the recording stays behind."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    kept = home / "cache" / "crier" / "kv"
+    kept.mkdir(parents=True)
+    (kept / "state.kv").write_bytes(b"heard")
+    assert add(models) == 0
+    assert main(["voice", "remove", "anna"]) == 0
+    assert list(kept.iterdir()) == []
 
 
 def test_root_adds_to_the_service(home, models, monkeypatch, capsys):

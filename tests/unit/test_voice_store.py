@@ -108,8 +108,14 @@ def test_names_that_are_taken_are_refused(bundle, store, folders):
         ({"description": "x" * 201}, "description: "),
         ({"prompt": prompt(transcript="")}, "transcript: "),
         ({"prompt": prompt(transcript="\udcff")}, "transcript: "),
-        ({"prompt": prompt(128)}, "128 frames of speech and .* tokens of transcript: test-voice takes 128 of both"),
-        ({"prompt": prompt(5, "many words " * 20)}, "5 frames of speech and .* use a shorter recording"),
+        (
+            {"prompt": prompt(128)},
+            "128 frames of speech and .* tokens of transcript: test-voice takes 128 of both together",
+        ),
+        (
+            {"prompt": prompt(5, "many words " * 20)},
+            "5 frames of speech and .* shorten the recording or the transcript",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(bundle, store, folders, options, reason):
