@@ -1,4 +1,7 @@
-"""python -m quantize: offline work on models."""
+"""python -m quantize: offline work on models.
+
+What the extra installs is imported inside the commands: --help works without it, and what is missing is named.
+"""
 
 import argparse
 import sys
@@ -6,17 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
 from daemon.errors import EngineError, SpeechError
-from quantize.convert import RECIPES, Sources, convert, write_bundle
-from quantize.gguf_writer import QUANT_TYPES
-from quantize.synthetic import SHAPES, synthetic
-from quantize.verify import print_report, verify
+from quantize.recipes import QUANT_TYPES, RECIPES
+from quantize.synthetic_shapes import SHAPES
 
+_NOT_INSTALLED = 69
+"""EX_UNAVAILABLE of sysexits: something that the program needs is not there."""
 _EPILOG = (
-    "exit codes: 0 done, 2 usage, 66 checkpoint or bundle missing or damaged, 70 not verified, 73 cannot be written"
+    "exit codes: 0 done, 2 usage, 65 bad --frames, 66 checkpoint or bundle missing or damaged, 69 a library is not"
+    " installed, 70 not verified, 73 cannot be written, 130 interrupted"
 )
 
 
@@ -28,8 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     except SpeechError as err:
         print(f"quantize: {err}", file=sys.stderr)
         return err.exit_code
-    except KeyboardInterrupt:
-        print("quantize: interrupted; the same command goes on from here", file=sys.stderr)
+    except ModuleNotFoundError as err:
+        print(f"quantize: {err.name} is not installed: pip install -e '.[quantize]'", file=sys.stderr)
+        return _NOT_INSTALLED
+    except KeyboardInterrupt as err:
+        print("quantize: interrupted", *getattr(err, "__notes__", []), sep="", file=sys.stderr)
         return 130
     return code
 
@@ -37,43 +41,78 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m quantize", description="Offline work on models.", epilog=_EPILOG)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    stored = _stored()
+
+    about = "make a bundle of a checkpoint"
+    command = commands.add_parser("convert", parents=[stored], help=about, description=_sentence(about), epilog=_EPILOG)
+    command.add_argument("source", type=Path, help="folder of safetensors files, or one file")
+    _add_codec(command)
+    command.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, where it is not beside SOURCE")
+    command.set_defaults(run=_convert)
+
+    about = "make a bundle of true shapes and random weights, to measure speed with"
+    command = commands.add_parser(
+        "synthesize", parents=[stored], help=about, description=_sentence(about), epilog=_EPILOG
+    )
+    command.add_argument(
+        "--shape", choices=SHAPES, required=True, help="whose sizes: csm-small has transformers of a thirtieth"
+    )
+    command.set_defaults(run=_synthesize)
+
+    about = "compare a bundle with the reference implementation"
+    command = commands.add_parser("verify", help=about, description=_sentence(about), epilog=_EPILOG)
+    command.add_argument("bundle", type=Path, metavar="DIR", help="the bundle, a folder with manifest.toml")
+    command.add_argument(
+        "--reference",
+        type=Path,
+        metavar="SOURCE",
+        help="the checkpoint it was made of (default: none, only the codec's test vector is run)",
+    )
+    _add_codec(command)
+    command.add_argument(
+        "--frames", type=int, default=50, metavar="N", help="length of the greedy generation (default: 50)"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    command.set_defaults(run=_verify)
+    return parser
+
+
+def _sentence(about: str) -> str:
+    return f"{about[0].upper()}{about[1:]}."
+
+
+def _stored() -> argparse.ArgumentParser:
+    """What the commands that write a bundle have in common."""
     stored = argparse.ArgumentParser(add_help=False)
     stored.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="the bundle; one of any --quant that is there is replaced",
+        help="the bundle; one of the same model that is there is replaced, but for its README.md",
     )
     stored.add_argument("--quant", choices=RECIPES, required=True, help="how the weights are stored")
     stored.add_argument(
-        "--depth-quant", choices=QUANT_TYPES, help="those of the depth decoder (default: q8_0 or better)"
+        "--depth-quant",
+        choices=QUANT_TYPES,
+        help="how those of the depth decoder are (default: as --quant, but with 8 bits or more)",
     )
-    stored.add_argument("--force", action="store_true", help="begin anew, whatever is there already")
-
-    command = commands.add_parser("convert", parents=[stored], help="make a bundle of a checkpoint", epilog=_EPILOG)
-    command.add_argument("source", type=Path, help="folder of safetensors files, or one file")
-    command.add_argument("--codec", type=Path, metavar="MIMI", help="checkpoint of Mimi, where SOURCE has none in it")
-    command.add_argument("--tokenizer", type=Path, metavar="FILE", help="tokenizer.json, where it is not beside SOURCE")
-    command.set_defaults(run=_convert)
-
-    command = commands.add_parser(
-        "synthesize", parents=[stored], help="make a bundle of true shapes and random weights, to measure speed with"
+    stored.add_argument(
+        "--force",
+        action="store_true",
+        help="begin anew, also if DIR is done already or holds another model; a folder with files that are no"
+        " bundle's is never replaced",
     )
-    command.add_argument("--shape", choices=SHAPES, required=True)
-    command.set_defaults(run=_synthesize)
+    return stored
 
-    command = commands.add_parser("verify", help="compare a bundle with the reference implementation", epilog=_EPILOG)
-    command.add_argument("bundle", type=Path, metavar="DIR")
-    command.add_argument("--reference", type=Path, metavar="SOURCE", help="the checkpoint it was made of")
+
+def _add_codec(command: argparse.ArgumentParser) -> None:
     command.add_argument("--codec", type=Path, metavar="MIMI", help="checkpoint of Mimi, where SOURCE has none in it")
-    command.add_argument("--frames", type=int, default=50, help="length of the greedy generation")
-    command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    command.set_defaults(run=_verify)
-    return parser
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from quantize.convert import Sources, convert  # noqa: PLC0415  # the extra may be missing
+
     with _bars() as progress:
         written = convert(
             options.source,
@@ -88,6 +127,9 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _synthesize(options: argparse.Namespace) -> int:
+    from quantize.convert import write_bundle  # noqa: PLC0415  # the extra may be missing
+    from quantize.synthetic import synthetic  # noqa: PLC0415  # likewise
+
     with _bars() as progress:
         written = write_bundle(
             synthetic(options.shape, f"noise-{options.shape}"),
@@ -106,6 +148,8 @@ def _say_done(out: Path, *, written: bool) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from quantize.verify import print_report, verify  # noqa: PLC0415  # the extra may be missing
+
     with _bars() as progress:
         report = verify(
             options.bundle, options.reference, codec=options.codec, frames=options.frames, progress=progress
@@ -117,6 +161,10 @@ def _verify(options: argparse.Namespace) -> int:
 @contextmanager
 def _bars() -> Iterator[Callable[[str, int, int], None]]:
     """A progress bar a part, where stderr is a terminal."""
+    # Not at the top, so that nothing slow runs before main can say in one line that it was interrupted.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:<18}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}

@@ -73,6 +73,7 @@ class BundlePlace:
         self._lock_file = self.out.with_name(f".{self.out.name}.part.lock")
         self._old = self._part / "old"
         self.new = self._part / "new"
+        self._manifest: dict[str, Any] = {}  # of the bundle that OUT is, where it is one
 
     def __enter__(self) -> Self:
         try:
@@ -185,11 +186,26 @@ class BundlePlace:
         try:
             manifest = tomllib.loads(path.read_text(encoding="utf-8"))
             int(manifest["format_version"])
+            self._manifest = manifest
             return {MANIFEST, CARD} | {entry["path"] for entry in manifest["files"].values()}
         except FileNotFoundError:
             return {CARD}
         except (ValueError, KeyError, TypeError, AttributeError) as err:
             raise BundleWriteError(f"{path}: not a bundle's; its folder is left alone") from err
+
+    def check_model(self, manifest: dict[str, Any]) -> None:
+        """Refuse to replace a bundle of another model; one of another recipe or revision may be replaced.
+
+        Args:
+            manifest: what will be written.
+
+        Raises:
+            BundleWriteError: OUT's name, family or source differs.
+        """
+        found = self._manifest
+        if found and any(found.get(key) != manifest[key] for key in ("name", "family", "source")):
+            known = " ".join(f"{found.get('name')}: {found.get('source')}".split())
+            raise BundleWriteError(f"{self.out}: holds another model ({known}); --force replaces it")
 
     def install(self) -> None:
         """Put ``new`` where OUT is; OUT's model card stays.

@@ -60,9 +60,11 @@ class BundleWriter:
             raise BundleWriteError(f"{self._place.new}: cannot be written: {reason(err)}") from err
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, err: BaseException | None, _trace: object) -> None:
         if not self._files:
             self._place.discard()
+        elif isinstance(err, KeyboardInterrupt):
+            err.add_note(self._kept())
 
     def _finished(self) -> dict[str, dict[str, Any]]:
         """What an earlier run left that is whole and of the same key."""
@@ -82,8 +84,10 @@ class BundleWriter:
         self._place.note({"key": self._key, "files": self._files})
 
     def _kept(self) -> str:
-        """What to say behind an error."""
-        return f"; {len(self._files)} finished files are kept: the same command goes on from there" * bool(self._files)
+        """What to say behind an error; with --force the same command would begin anew again."""
+        if not self._files or self._fresh:
+            return ""
+        return f"; {len(self._files)} finished files are kept: the same command goes on from there"
 
     def reserve(self, num_bytes: int) -> None:
         """See that the disk has room for a bundle of this size.

@@ -19,6 +19,7 @@ from quantize.bundle_place import BundlePlace, BundleWriteError
 from quantize.bundle_writer import BundleWriter, Part
 from quantize.checkpoint import Checkpoint
 from quantize.progress import Progress, no_progress
+from quantize.recipes import RECIPES, Recipe
 from quantize.weights import Rows, SpeechModel
 
 CONVERTER = 1
@@ -27,28 +28,6 @@ DEPTH_CONTEXT = 64
 """Positions of the depth decoder's cache: at least one a codebook."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 """What a manifest allows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How each part of a bundle is stored."""
-
-    backbone: str
-    """A type of ``gguf_writer.QUANT_TYPES``."""
-    depth_decoder: str
-    """Likewise: unless asked for otherwise at least Q8_0, because it suffers most from fewer bits (models.md 1.6)."""
-    head_bits: int
-    half: bool
-    """Tables and codec as float16."""
-
-
-RECIPES = {
-    "f32": Recipe("f32", "f32", 32, half=False),
-    "f16": Recipe("f16", "f16", 32, half=True),
-    "q8_0": Recipe("q8_0", "q8_0", 8, half=True),
-    "q4_0": Recipe("q4_0", "q8_0", 8, half=True),
-    "q4_k": Recipe("q4_k", "q8_0", 8, half=True),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +112,7 @@ def write_bundle(
         quant: a key of ``RECIPES``.
         progress: where to tell how far it is.
         depth_quant: the depth decoder's type, where it is not the recipe's.
-        force: whether to begin anew, also if it is done already.
+        force: whether to begin anew, also if it is done already or ``out`` holds another model.
 
     Returns:
         False if ``out`` is already what would be written.
@@ -157,8 +136,10 @@ def _write(
     parts = _parts(speech, recipe, depth)
     wanted = _validated(manifest, parts)
     tokenizer = hashlib.sha256(_tokenizer_text(speech).encode()).hexdigest()
-    if not force and _is_done(place.out, wanted, tokenizer, progress):
-        return False
+    if not force:
+        place.check_model(manifest)
+        if _is_done(place.out, wanted, tokenizer, progress):
+            return False
     key = hashlib.sha256(repr((CONVERTER, manifest, tokenizer)).encode()).hexdigest()
     with BundleWriter(place, key, fresh=force) as bundle:
         bundle.reserve(sum(part.num_bytes for part in parts))

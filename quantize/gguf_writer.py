@@ -21,15 +21,6 @@ _VOCAB_SIZE = 8
 """llama.cpp wants a vocabulary; the smallest costs nothing and is never used."""
 _F32 = GGMLQuantizationType.F32
 
-QUANT_TYPES = {
-    "f32": _F32,
-    "f16": GGMLQuantizationType.F16,
-    "q8_0": GGMLQuantizationType.Q8_0,
-    "q4_0": GGMLQuantizationType.Q4_0,
-    "q4_k": GGMLQuantizationType.Q4_K,
-}
-"""The type of most matrices; ``tensor_type`` knows the exceptions."""
-
 
 def interleave_heads(weight: F32, heads: int) -> F32:
     """Reorder rows of q or k [heads * head_dim, in] from rotate-half pairs (i, i + half) to neighbours (2i, 2i + 1).
@@ -50,7 +41,7 @@ def tensor_type(tensor: str, width: int, quant: str, *, layer: int, num_layers: 
     """
     if tensor.endswith("_norm"):
         return _F32
-    kind = QUANT_TYPES[quant]
+    kind = GGMLQuantizationType[quant.upper()]
     if kind is not GGMLQuantizationType.Q4_K:
         return kind
     if width % gguf.QK_K:

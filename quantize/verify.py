@@ -72,20 +72,28 @@ def _measure(source: Path, **options: Any) -> Truth:
     try:
         from quantize.verify_reference import measure  # noqa: PLC0415  # torch and transformers are an extra
     except ImportError as err:
-        raise ModelError(f"the reference needs {err.name}: pip install 'crier[verify]'") from err
+        raise ModelError(f"the reference needs {err.name}: pip install -e '.[verify]'") from err
     return measure(source, **options)
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
-    """Print the table; ``as_json`` puts it on stderr and one JSON object on stdout."""
+    """Print the table and the verdict; ``as_json`` puts them on stderr and one JSON object on stdout."""
     table = Table(title=f"{report.bundle} ({report.recipe}, depth decoder {report.depth_recipe})")
-    for column in ("stage", "error", "worst", "threshold", "", "note"):
+    for column in ("stage", "error", "worst", "threshold", "verdict", "note"):
         table.add_column(column, justify="right" if column in {"error", "worst", "threshold"} else "left")
     for row in report.rows:
         numbers = ("-" if number is None else f"{number:.2g}" for number in (row.error, row.worst, row.threshold))
         verdict = "told" if row.threshold is None else "pass" if row.passed else "FAIL"
         table.add_row(row.stage, *numbers, verdict, row.note, style=None if row.passed else "bold red")
-    Console(stderr=as_json).print(table)
+    failed = ", ".join(row.stage for row in report.rows if not row.passed)
+    alone = "" if report.reference else " (the codec's test vector alone: no --reference)"
+    console = Console(stderr=as_json)
+    console.print(table)
+    for line in (
+        "error is over the whole stage, worst is that of its worst vector; what is told has no threshold",
+        f"not verified: {failed}" if failed else f"verified: every stage is within its threshold{alone}",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if as_json:
         rows = [{name: _finite(value) for name, value in asdict(row).items()} for row in report.rows]
         print(json.dumps({**asdict(report), "rows": rows, "passed": report.passed}))

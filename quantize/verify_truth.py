@@ -23,7 +23,7 @@ EIGHT_BITS = LARGEST / 127 / 12**0.5
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the parts of a bundle are stored, by the types of ``gguf_writer.QUANT_TYPES``."""
+    """How the parts of a bundle are stored, by the types of ``recipes.QUANT_TYPES``."""
 
     backbone: str
     depth_decoder: str

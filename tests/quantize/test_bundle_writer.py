@@ -60,7 +60,7 @@ def stop_at(out, manifest, role, error, **options):
     """Write a bundle as far as a role, where ``error`` is raised; returns what comes out."""
     with pytest.raises(type(error) if not isinstance(error, OSError) else BundleWriteError) as caught:
         write(out, manifest, at=role, content=error, **options)
-    return str(caught.value)
+    return "".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
 
 
 def refusal(act):
@@ -136,8 +136,7 @@ def test_what_is_finished_is_kept_and_gone_on_with(tmp_path, manifest, error):
     out, log = tmp_path / "voice", []
     said = stop_at(out, manifest, REQUIRED[2], error)
     assert not out.exists()
-    if not isinstance(error, KeyboardInterrupt):
-        assert said.endswith("; 2 finished files are kept: the same command goes on from there")
+    assert said.endswith("; 2 finished files are kept: the same command goes on from there")
     write(out, manifest, log=log)
     assert log == list(REQUIRED[2:])
     assert set(content(out)) == {"manifest.toml"} | {f"{role}.bin" for role in REQUIRED}
@@ -158,6 +157,25 @@ def test_only_what_is_whole_and_of_the_same_kind_is_kept(tmp_path, manifest, opt
     write(out, manifest, log=log, **options)
     assert log == [role for role in REQUIRED if not (damage and role == REQUIRED[1 - again])]
     assert {data for name, data in content(out).items() if name != "manifest.toml"} == {b"content"}
+
+
+@pytest.mark.parametrize("error", [full_disk(), KeyboardInterrupt()])
+def test_nothing_is_promised_of_a_command_that_begins_anew(tmp_path, manifest, error):
+    """With --force the same command would not go on; nor is there anything to go on from before the first file."""
+    assert "goes on" not in stop_at(tmp_path / "voice", manifest, REQUIRED[2], error, fresh=True)
+    assert "goes on" not in stop_at(tmp_path / "other", manifest, REQUIRED[0], type(error)(*error.args))
+
+
+@pytest.mark.parametrize("key", ["name", "family", "source"])
+def test_a_bundle_of_another_model_is_known(tmp_path, manifest, key):
+    """By what it is called, its family and where it comes from; not by recipe, revision or anything else."""
+    write(tmp_path / "voice", manifest)
+    with BundlePlace(tmp_path / "voice") as place:
+        place.check_model(manifest | {"recipe": "f32", "revision": "2", "description": "x", "licence": "y"})
+        said = refusal(lambda: place.check_model(manifest | {key: "other"}))
+    assert said == (f"{tmp_path / 'voice'}: holds another model (starter: {manifest['source']}); --force replaces it")
+    with BundlePlace(tmp_path / "free") as place:
+        place.check_model(manifest)
 
 
 def test_too_small_a_disk_is_noticed_before_anything_is_written(tmp_path, manifest):

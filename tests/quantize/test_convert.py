@@ -188,6 +188,25 @@ def test_what_is_done_is_not_done_again(capsys, checkpoint, tmp_path):
     assert (out / "manifest.toml").stat().st_mtime_ns > before
 
 
+def test_a_bundle_of_another_model_is_replaced_only_by_force(capsys, checkpoint, csm, tmp_path):
+    """Not by mistake: it is named and nothing is touched, also where CSM's bundle would have the same name."""
+    out = tmp_path / "starter"
+    assert convert(checkpoint, out, "q8_0") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    said = refusal(capsys, csm / "hf", out, 73)
+    assert said == f"quantize: {out}: holds another model (starter: {STARTER['source']}); --force replaces it\n"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "starter"}
+    assert convert(csm / "hf", out, "f32", "--force") == 0
+    assert convert(csm / "hf", out, "q8_0") == 0
+    found = load_bundle(out).manifest
+    assert (found.name, found.recipe) == ("starter", "q8_0")
+    assert found.source != STARTER["source"]
+    (out / "stray").touch()
+    assert convert(checkpoint, out, "f32", "--force") == 73
+
+
 def test_depth_decoder_keeps_at_least_eight_bits_unless_asked(checkpoint, tmp_path):
     """Four bits are for the backbone; --depth-quant says otherwise, and the manifest tells."""
     for name, options, depth in [

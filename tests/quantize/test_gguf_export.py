@@ -14,7 +14,8 @@ from daemon.engine.llama import LlamaModel
 from daemon.errors import ModelError
 from quantize import starter
 from quantize.checkpoint import Checkpoint
-from quantize.gguf_writer import QUANT_TYPES, gguf_bytes, interleave_heads, tensor_type, write_gguf
+from quantize.gguf_writer import gguf_bytes, interleave_heads, tensor_type, write_gguf
+from quantize.recipes import QUANT_TYPES
 from quantize.weights import Layer, Lazy, RopeScaling, Transformer
 
 LLAMA3 = RopeScaling(factor=32, low_freq_factor=1, high_freq_factor=4, original_context=8192)
@@ -101,7 +102,7 @@ def test_file_says_what_llama_cpp_needs(backbone, tmp_path, quant):
     assert not {"output.weight", "rope_freqs.weight"} & tensors.keys()
     for name, tensor in tensors.items():
         plain = name.endswith("norm.weight") or name == "token_embd.weight"
-        assert tensor.tensor_type == (Kind.F32 if plain else QUANT_TYPES[quant]), name
+        assert tensor.tensor_type == (Kind.F32 if plain else Kind[quant.upper()]), name
     value = value_of(tensors["blk.1.ffn_up.weight"])
     assert np.abs(value - backbone.layers[1].ffn_up).max() < np.abs(backbone.layers[1].ffn_up).max() / 7
 

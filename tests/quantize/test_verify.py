@@ -83,6 +83,24 @@ def test_the_table_names_what_failed(capsys):
     assert "FAIL" in capsys.readouterr().out
 
 
+def test_the_verdict_is_the_last_line_and_the_columns_are_explained(capsys):
+    """All stages, or those that failed by name; the codec's test vector alone is no comparison with the reference."""
+    failed = [Row(stage, 1.0, None, 1e-4, passed=False) for stage in ("depth hidden", "codec PCM")]
+    for report, verdict in (
+        (REPORT, "verified: every stage is within its threshold"),
+        (dataclasses.replace(REPORT, rows=[*REPORT.rows, *failed]), "not verified: depth hidden, codec PCM"),
+        (
+            dataclasses.replace(REPORT, reference=""),
+            "verified: every stage is within its threshold (the codec's test vector alone: no --reference)",
+        ),
+    ):
+        print_report(report, as_json=False)
+        lines = capsys.readouterr().out.splitlines()
+        assert any("verdict" in line and "threshold" in line for line in lines[:5])
+        assert lines[-2].startswith("error is over the whole stage, worst is that of its worst vector")
+        assert lines[-1] == verdict
+
+
 def test_without_a_reference_the_codec_is_tried_on_its_test_vector(small):
     """A bundle tells where it is run whether its codec works there."""
     report = verify(small / "bundle", None, progress=ignore_progress)
@@ -126,7 +144,7 @@ def test_without_transformers_the_extra_is_named(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     monkeypatch.delitem(sys.modules, "quantize.verify_reference", raising=False)
     monkeypatch.delitem(sys.modules, "quantize.verify_torchtune", raising=False)
-    with pytest.raises(ModelError, match=r"needs transformers: pip install 'crier\[verify\]'"):
+    with pytest.raises(ModelError, match=r"needs transformers: pip install -e '.\[verify\]'"):
         verify(small / "bundle", small / "checkpoint", progress=ignore_progress)
 
 
