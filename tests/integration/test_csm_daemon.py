@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from daemon_process import ROOT, WAV_CONFIG, run_daemon
-from small_csm import FIRST, SECOND, speaking_bundle
+from small_csm import FIRST, SECOND, edited, speaking_bundle
 from voice_bundle import speech
 
 pytestmark = pytest.mark.engine
@@ -16,8 +16,10 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """A small random CSM that ends its speech after a few frames."""
-    return speaking_bundle(tmp_path_factory.mktemp("csm") / "small")
+    """A small random CSM that ends its speech after a few frames, and in any case soon: it is heard in real time."""
+    folder = speaking_bundle(tmp_path_factory.mktemp("csm") / "small")
+    edited(folder, seconds_per_token=0.05, slack_s=0.3)
+    return folder
 
 
 @pytest.fixture
