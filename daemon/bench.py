@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import resource
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from daemon.config import EngineConfig, load_config
 from daemon.engine.bundle import Manifest
 from daemon.engine.engine import Engine
+from daemon.metrics import resident_memory
 from daemon.synthesizer import Synthesizer
 from daemon.values import SAMPLE_RATE
 
@@ -61,7 +61,7 @@ def measure(config: EngineConfig, *, rounds: int) -> dict[str, Any]:
         engine.self_test()
         load_s = perf_counter() - began
         runs = _speak_all(engine, Synthesizer(engine, profile=False), rounds)
-        peak_rss_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # before the next line's arrays
+        peak_rss_bytes = resident_memory()["peak_rss_bytes"]  # before the next line's arrays
         bandwidth = memory_bandwidth(engine.num_threads)
         manifest = engine.bundle.manifest
         return {
@@ -183,5 +183,5 @@ def _print_table(figures: dict[str, Any]) -> None:
     table.add_row("memory bandwidth", f"{figures['bandwidth_bytes_per_s'] / 1e9:.1f} GB/s")
     table.add_row("share of it used", f"{100 * figures['bandwidth_fraction']:.0f} %")
     table.add_row("real-time factor at all of it", f"{figures['bandwidth_rtf']:.3f}")
-    table.add_row("peak memory", f"{figures['peak_rss_bytes'] / 1e6:.0f} MB")
+    table.add_row("peak memory", f"{(figures['peak_rss_bytes'] or 0) / 1e6:.0f} MB")
     Console().print(table)

@@ -6,7 +6,6 @@ import hashlib
 import io
 import itertools
 import json
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from daemon.config import Config, load_config
 from daemon.engine.engine import Engine, Folders
 from daemon.engine.session import TtsSession
 from daemon.errors import AudioError, BadRequestError
+from daemon.metrics import resident_memory
 from daemon.places import Places
 from daemon.synthesizer import Synthesizer
 from daemon.values import SAMPLE_RATE, Array, Pcm16, Segment, Segmenter
@@ -171,7 +171,7 @@ def _report(args: argparse.Namespace, engine: Engine, render: _Render) -> None:
         "seed": render.session.seed,
         "truncated": render.truncated,
         "threads": engine.num_threads,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": resident_memory()["peak_rss_bytes"],
     }
     if args.json:
         print(json.dumps(figures), file=sys.stderr if args.out == "-" else sys.stdout)
