@@ -104,7 +104,7 @@ def _bundle(folder: Path, config: Config, bandwidth: _Bandwidth) -> dict[str, An
     return {
         "name": manifest.name,
         "recipe": manifest.recipe,
-        "depth_recipe": manifest.depth_recipe or manifest.recipe,
+        "depth_recipe": manifest.depth_storage,
         "bytes": sum(file.bytes for file in manifest.files.values()),
         "can_clone": "codec_encoder" in manifest.files,
         "threads": num_threads,

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from daemon.engine.bundle import FORMAT_VERSION, load_bundle
+from daemon.engine.toml_text import to_toml
 from daemon.errors import EngineError, ModelError
 from quantize.bundle_place import MANIFEST, BundlePlace, BundleWriteError, reason, sync
-from quantize.bundle_toml import to_toml
 from quantize.progress import Tick
 
 

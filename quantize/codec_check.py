@@ -66,12 +66,11 @@ def write_test_vector(path: Path, decoder: Path, encoder: Path) -> None:
         OSError: the file cannot be written.
     """
     decode = OnnxModel(decoder, num_threads=1)
-    states = _states(decode)
     (_, (_, num_codebooks, _)) = decode.inputs["codes"]
-    one_frame = decode.run({"codes": np.zeros((1, num_codebooks, 1), np.int64), **states})["pcm"]
+    one_frame, _ = decode_frames(decode, np.zeros((1, num_codebooks, 1), np.int64), 1)
     sound = _sound(_FRAMES * one_frame.shape[1])
     codes = OnnxModel(encoder, num_threads=1).run({"pcm": sound})["codes"]
-    pcm = decode.run({"codes": codes, **states})["pcm"]
+    pcm, _ = decode_frames(decode, codes, codes.shape[2])
     check_finite(pcm, f"{decoder.name}: a test sound's samples")
     np.savez(path, audio=sound, codes=codes, pcm=pcm)
 
@@ -94,7 +93,7 @@ def run_test_vector(bundle: Bundle) -> dict[str, float]:
     sound, codes, pcm = _load(paths["codec_test"])
     try:
         found_codes = OnnxModel(paths["codec_encoder"], num_threads=1).run({"pcm": sound})["codes"]
-        found_pcm = _stream(OnnxModel(paths["codec_decoder"], num_threads=1), codes)
+        found_pcm, _ = decode_frames(OnnxModel(paths["codec_decoder"], num_threads=1), codes, 1)
     except (EngineError, KeyError) as err:
         raise ModelError(f"{bundle.folder}: the codec cannot run its test vector: {err}") from err
     for name, found, expected in (("codes", found_codes, codes), ("pcm", found_pcm, pcm)):
@@ -120,16 +119,19 @@ def _sound(num_samples: int) -> F32:
     return (0.2 * np.sin(2 * np.pi * 600 * np.sqrt(1 + time)) + 0.05 * noise)[None].astype(np.float32)
 
 
-def _states(decoder: OnnxModel) -> dict[str, Array]:
-    """A decoder's states at the start of speech."""
-    return {name: np.zeros(shape, dtype) for name, (dtype, shape) in decoder.inputs.items() if name != "codes"}
+def decode_frames(decoder: OnnxModel, codes: Array, group: int) -> tuple[F32, dict[str, Array]]:
+    """Decode codes int64 [1, Q, T] from the start of speech, ``group`` frames a call; returns samples and last states.
 
-
-def _stream(decoder: OnnxModel, codes: Array) -> F32:
-    """Decode codes int64 [1, Q, T] one frame at a time."""
-    states, pieces = _states(decoder), []
-    for frame in range(codes.shape[2]):
-        outputs = decoder.run({"codes": codes[..., frame : frame + 1], **states})
+    Raises:
+        EngineError: onnxruntime cannot run it.
+    """
+    states: dict[str, Array] = {
+        name: np.zeros(shape, dtype) for name, (dtype, shape) in decoder.inputs.items() if name != "codes"
+    }
+    pieces = []
+    for start in range(0, codes.shape[2], group):
+        part = np.ascontiguousarray(codes[..., start : start + group])
+        outputs = decoder.run({"codes": part, **states})
         states = {name: outputs[name + _NEXT] for name in states}
         pieces.append(outputs["pcm"])
-    return np.concatenate(pieces, axis=1)
+    return np.concatenate(pieces, axis=1), states

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from daemon.engine.bundle import Manifest, load_bundle
+from daemon.engine.bundle import MAX_NAME, NAME, Manifest, load_bundle
 from daemon.errors import ModelError
 from daemon.values import F32
 from quantize import csm, starter
@@ -26,8 +26,11 @@ CONVERTER = 1
 """Grows with every change to what is written for the same checkpoint and recipe: older bundles are then made anew."""
 DEPTH_CONTEXT = 64
 """Positions of the depth decoder's cache: at least one a codebook."""
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
-"""What a manifest allows."""
+
+
+def _is_name(name: str) -> bool:
+    """Whether the daemon allows this as a bundle's name."""
+    return re.fullmatch(NAME, name) is not None and len(name) <= MAX_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,10 @@ def read_checkpoint(source: Path, name: str = "voice", extra: Sources | None = N
 
 def _read(checkpoint: Checkpoint, source: Path, name: str, extra: Sources | None, progress: Progress) -> SpeechModel:
     if csm.recognises(checkpoint):
-        if not _NAME.fullmatch(name):
+        if not _is_name(name):
             raise BundleWriteError(
-                f"{name!r} cannot be a bundle's name: 1 to 64 of the letters A to Z and a to z, digits, and _ . -"
-                " (not first . or -)"
+                f"{name!r} cannot be a bundle's name: 1 to {MAX_NAME} of the letters A to Z and a to z, digits,"
+                " and _ . - (not first . or -)"
             )
         extra = extra or Sources()
         return csm.read(checkpoint, name, codec=extra.codec, tokenizer=extra.tokenizer, progress=progress)

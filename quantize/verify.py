@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from rich.table import Table
 
 from daemon.engine.bundle import load_bundle
 from daemon.errors import BadRequestError, ModelError
+from quantize.progress import Progress
 from quantize.verify_rows import Row, codec_rows, compare
 from quantize.verify_truth import Storage, Truth
-
-Progress = Callable[[str, int, int], None]
-"""Called with a step, how much of it is done, and how much there is of it."""
 
 
 @dataclass(frozen=True, slots=True)

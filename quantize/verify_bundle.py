@@ -13,6 +13,7 @@ from daemon.engine.onnx import OnnxModel
 from daemon.engine.sampling import Sampler, Sampling
 from daemon.engine.voices import Voice, VoicePrompt
 from daemon.values import F32, I32, Array
+from quantize.codec_check import decode_frames
 from quantize.verify_truth import CONTEXT_TEXT, SPEAKER, TEXT, Truth
 
 TABLES: tuple[Role, ...] = ("text_embeddings", "audio_embeddings", "depth_embeddings")
@@ -84,18 +85,9 @@ class BundleStages:
     def decode(self, codes: Array, group: int) -> F32:
         """Codes [T, Q] -> samples [S], ``group`` frames a call; the delay is dropped and the rest flushed."""
         settings = self.bundle.manifest.codec
-        states = {
-            name: np.zeros(shape, dtype) for name, (dtype, shape) in self._codec.inputs.items() if name != "codes"
-        }
-        pieces = []
-        for start in range(0, len(codes), group):
-            part = np.ascontiguousarray(codes[start : start + group].T[None], np.int64)
-            outputs = self._codec.run({"codes": part, **states})
-            states = {name: outputs[f"{name}_next"] for name in states}
-            pieces.append(outputs["pcm"][0])
-        if settings.flush_state:
-            pieces.append(states[settings.flush_state].reshape(-1)[: settings.delay_samples])
-        return np.concatenate(pieces)[settings.delay_samples :]
+        pcm, states = decode_frames(self._codec, codes.T[None].astype(np.int64), group)
+        rest = states[settings.flush_state].reshape(-1) if settings.flush_state else pcm[0, :0]
+        return np.concatenate([pcm[0], rest[: settings.delay_samples]])[settings.delay_samples :]
 
     def encode(self, audio: F32) -> Array:
         """Samples [S] -> codes [T, Q].

@@ -25,14 +25,13 @@ from transformers.utils import logging as transformers_logging
 from daemon.errors import ModelError
 from quantize import verify_torchtune
 from quantize.checkpoint_files import select_files
+from quantize.progress import Progress
 from quantize.verify_noise import ROUNDING, rounded
 from quantize.verify_truth import CONTEXT_FRAMES, CONTEXT_TEXT, SPEAKER, TEXT, Storage, Truth, relative_error
 
 _BEGIN, _END = "<|begin_of_text|>", "<|end_of_text|>"
 _LOUDNESS = 0.1
 """Root mean square of what the encoder hears."""
-
-Progress = Callable[[str, int, int], None]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ KV and without flash attention, so that the error is the file's. What must hold:
 How the engine runs a bundle that is not float32, with a float16 cache and flash attention, is told beside it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from daemon.engine.engine import choose_threads
 from daemon.errors import ModelError
 from daemon.values import F32, Array
 from quantize.codec_check import run_test_vector
+from quantize.progress import Progress
 from quantize.verify_bundle import BundleStages
 from quantize.verify_truth import EIGHT_BITS, Storage, Truth, relative_error, worst_error
 
@@ -37,8 +38,6 @@ SLACK = 1.25
 CODES = 0.02
 """Share of an encoder's codes that may differ: two entries can be as good as equally near, and the codebooks after that
 one refine what it left. Twice what rounding noise does comes on top: a few chances, not an average over many."""
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class Storage:
     @classmethod
     def of(cls, manifest: Manifest) -> "Storage":
         """As the manifest says."""
-        return cls(manifest.recipe, manifest.depth_recipe or manifest.recipe)
+        return cls(manifest.recipe, manifest.depth_storage)
 
     @property
     def exact(self) -> bool:

@@ -3,11 +3,8 @@
 The small shape keeps the true one's topology: head sizes, groups of heads, RoPE scaling, codec stages and strides.
 """
 
-import contextlib
 import json
-import logging
 import math
-import warnings
 from pathlib import Path
 
 import torch
@@ -15,29 +12,14 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CsmConfig, CsmForConditionalGeneration, MimiConfig, initialization
-from transformers.utils import logging as hf_logging
+
+from quantize.verify_reference import quiet
 
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 AUDIO, AUDIO_EOS = "<|AUDIO|>", "<|audio_eos|>"
 SMALL_SPECIALS = {BOS: 296, EOS: 297, AUDIO: 298, AUDIO_EOS: 299}
 """The ids of the small tokenizer's special tokens."""
 TEXT = "The quick brown fox, 12.5 times a second. [0]Hello there! It's 7 o'clock: tea, bread and cheese? "
-
-
-@contextlib.contextmanager
-def quiet():
-    """Without transformers' notes (ids beyond the audio vocabulary, deprecations) and progress bars."""
-    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
-    hf_logging.set_verbosity(logging.ERROR)
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"transformers|huggingface_hub")
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        if bars:
-            hf_logging.enable_progress_bar()
 
 
 def _rope(low: float, high: float, original: int) -> dict[str, float | str]:

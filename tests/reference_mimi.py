@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from reference_csm import quiet, randomize_codec, small_codec_config
+from reference_csm import randomize_codec, small_codec_config
 from safetensors.torch import load_file, save_file
 from transformers import MimiConfig, MimiModel, initialization
 
 from daemon.values import F32, Array
+from quantize.verify_reference import quiet
 
 FRAME = 1920
 

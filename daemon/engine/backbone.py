@@ -1,43 +1,17 @@
 """The backbone: text and frames in, one hidden state a frame out."""
 
-import hashlib
-from dataclasses import dataclass
-
 import numpy as np
 
 from daemon.engine.bundle import Bundle
 from daemon.engine.llama import LlamaModel
+from daemon.engine.prompt_segment import PromptSegment
 from daemon.errors import ModelError
 from daemon.values import F32, I32
 
 PREFILL_BATCH = 64
-"""Positions read at once: about a second of CSM-1B on two cores, so that a stop is not kept waiting."""
+"""Positions read at once: a quarter of a second of CSM-1B on two cores, so that a stop is not kept waiting."""
 _FRAMES_AT_ONCE = 32
 """Frames whose gathered rows are in memory together: 8 MB for CSM-1B."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptSegment:
-    """One turn as the backbone reads it: text, then its speech and the frame of zeros that ends it."""
-
-    tokens: list[int]
-    codes: I32 | None = None
-    """int32 [T, Q]; None where only the text is known."""
-
-    @property
-    def num_frames(self) -> int:
-        """T."""
-        return 0 if self.codes is None else len(self.codes)
-
-    @property
-    def num_positions(self) -> int:
-        """Room in the KV cache."""
-        return len(self.tokens) + (0 if self.codes is None else len(self.codes) + 1)
-
-    def digest(self) -> str:
-        """A hash of the content."""
-        codes = b"" if self.codes is None else np.ascontiguousarray(self.codes, np.int32).tobytes()
-        return hashlib.sha256(repr((self.tokens, self.num_frames)).encode() + codes).hexdigest()
 
 
 class Backbone:

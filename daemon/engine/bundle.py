@@ -15,6 +15,10 @@ from daemon.errors import ModelError
 from daemon.values import SAMPLE_RATE, Array
 
 FORMAT_VERSION = 1
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9._-]*$"
+"""Of a bundle, and of a file in it: nothing that leaves a folder."""
+MAX_NAME = 64
+"""Characters of a bundle's name."""
 MAX_CODEBOOK_SIZE = 2**16
 KV_FOLDER = "kv"
 """Of the cache folder: what was computed from recorded voices."""
@@ -69,7 +73,7 @@ class AudioTable(_Table):
 class FileEntry(_Table):
     """[files.ROLE]."""
 
-    path: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+    path: Annotated[str, Field(pattern=NAME)]
     bytes: Annotated[int, Field(ge=0, lt=2**63)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -147,7 +151,7 @@ class Manifest(_Table):
     """manifest.toml."""
 
     format_version: Literal[1]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=64)]
+    name: Annotated[str, Field(pattern=NAME, max_length=MAX_NAME)]
     """Also the name of the folder that its recorded voices are kept in."""
     family: str
     description: str = ""
@@ -170,6 +174,11 @@ class Manifest(_Table):
     prompt: PromptTable = PromptTable()
     text: TextTable = TextTable()
     voices: Annotated[dict[str, VoiceTable], Field(min_length=1)]
+
+    @property
+    def depth_storage(self) -> str:
+        """How the depth decoder is stored."""
+        return self.depth_recipe or self.recipe
 
     @model_validator(mode="after")
     def _complete(self) -> "Manifest":

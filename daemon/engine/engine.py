@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from daemon.config import EngineConfig
-from daemon.engine.backbone import PromptSegment
 from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel, StageTimes
 from daemon.engine.history import History
+from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampling
 from daemon.engine.session import TtsSession
 from daemon.engine.voice_store import VoiceStore

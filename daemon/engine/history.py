@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from daemon.engine.backbone import PromptSegment
+from daemon.engine.prompt_segment import PromptSegment
 
 
 class History:

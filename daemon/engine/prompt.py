@@ -3,8 +3,9 @@
 from collections import deque
 from collections.abc import Sequence
 
-from daemon.engine.backbone import Backbone, PromptSegment
+from daemon.engine.backbone import Backbone
 from daemon.engine.kv_files import KvFiles
+from daemon.engine.prompt_segment import PromptSegment
 
 _KEPT_SHARE = 0.5
 """Of the room for earlier speech, when it has become too long."""

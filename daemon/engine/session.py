@@ -8,10 +8,10 @@ from time import perf_counter
 
 import numpy as np
 
-from daemon.engine.backbone import PromptSegment
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel
 from daemon.engine.llama import PrefillStoppedError
+from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampling
 from daemon.engine.voices import Voice
 from daemon.values import SAMPLE_RATE, Pcm16, Segment, Segmenter

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import re
 import stat
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.engine.bundle import MAX_CODEBOOK_SIZE, AudioTable
+from daemon.engine.toml_text import to_toml
 from daemon.engine.voices import Voice, VoicePrompt
 from daemon.errors import BadRequestError
 from daemon.values import I32
@@ -81,19 +81,13 @@ def write_voice(folder: Path, table: VoiceTable, codes: bytes, mode: int) -> Non
         OSError: it cannot be written.
     """
     folder.mkdir()
-    lines = (f"{key} = {_toml(value)}\n" for key, value in table.model_dump().items())
-    for name, content in ((CODES, codes), (TABLE, "".join(lines).encode())):
+    for name, content in ((CODES, codes), (TABLE, to_toml(table.model_dump()).encode())):
         with (folder / name).open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
             os.fchmod(file.fileno(), mode & 0o666)
     folder.chmod(mode)
-
-
-def _toml(value: object) -> str:
-    """JSON's strings and numbers are TOML's, but for DEL."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_voice(folder: Path, name: str, audio: AudioTable) -> Voice:

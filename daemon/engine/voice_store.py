@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from daemon.engine.bundle import AudioTable, Bundle
+from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.tokenizer import PromptTokenizer
 from daemon.engine.voice_files import CODES, TABLE, check_table, npy_bytes, read_voice, write_voice
-from daemon.engine.voices import MAX_PROMPT, Voice, VoicePrompt
+from daemon.engine.voices import Voice, VoicePrompt, max_prompt
 from daemon.errors import BadRequestError, StoreError
 
 logger = logging.getLogger(__name__)
@@ -202,11 +203,11 @@ def _check_fit(bundle: Bundle, prompt: VoicePrompt, speaker: int) -> None:
     Raises:
         BadRequestError: too_long.
     """
-    num_tokens = len(PromptTokenizer(bundle).encode(prompt.transcript, speaker))
-    positions, context = num_tokens + len(prompt.codes) + 1, bundle.manifest.limits.context
-    if positions > context * MAX_PROMPT:
-        found = f"{len(prompt.codes)} frames of speech and {num_tokens} tokens of transcript"
-        most = f"{bundle.manifest.name} takes {context * MAX_PROMPT:.0f} of both together"
+    segment = PromptSegment(PromptTokenizer(bundle).encode(prompt.transcript, speaker), prompt.codes)
+    limit = max_prompt(bundle.manifest)
+    if segment.num_positions > limit:
+        found = f"{segment.num_frames} frames of speech and {len(segment.tokens)} tokens of transcript"
+        most = f"{bundle.manifest.name} takes {limit:.0f} of both together"
         raise BadRequestError("too_long", f"{found}: {most}; shorten the recording or the transcript")
 
 

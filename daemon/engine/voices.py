@@ -10,8 +10,13 @@ from daemon.values import I32, VoiceInfo
 
 logger = logging.getLogger(__name__)
 
-MAX_PROMPT = 0.5
+_PROMPT_SHARE = 0.5
 """Share of the context that a voice may take; the rest is for the text and its speech."""
+
+
+def max_prompt(manifest: Manifest) -> float:
+    """The most positions that a voice may take."""
+    return manifest.limits.context * _PROMPT_SHARE
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.engine.bundle import REQUIRED, load_bundle
+from daemon.engine.toml_text import to_toml
 from daemon.errors import EngineError, ModelError
 from quantize.bundle_place import BundlePlace, BundleWriteError
-from quantize.bundle_toml import to_toml
 from quantize.bundle_writer import BundleWriter, Part
 
 STARTER = Path(__file__).resolve().parents[2] / "models" / "starter" / "manifest.toml"

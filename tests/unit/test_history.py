@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.engine.backbone import PromptSegment
 from daemon.engine.history import History
+from daemon.engine.prompt_segment import PromptSegment
 
 
 def segment(num_frames):

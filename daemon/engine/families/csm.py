@@ -9,16 +9,17 @@ from time import perf_counter
 
 import numpy as np
 
-from daemon.engine.backbone import Backbone, PromptSegment
+from daemon.engine.backbone import Backbone
 from daemon.engine.bundle import Bundle
 from daemon.engine.depth_decoder import DepthDecoder
 from daemon.engine.heads import Heads
 from daemon.engine.kv_files import KvFiles
 from daemon.engine.llama import runtime
 from daemon.engine.prompt import Prompt
+from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampler, Sampling
 from daemon.engine.tokenizer import PromptTokenizer
-from daemon.engine.voices import MAX_PROMPT, Voice
+from daemon.engine.voices import Voice, max_prompt
 from daemon.errors import BadRequestError
 
 
@@ -60,7 +61,7 @@ class CsmModel:
 
     def __init__(self, bundle: Bundle, *, num_threads: int, kv_folder: Path | None = None, kv_bytes: int = 0) -> None:
         manifest = bundle.manifest
-        exact = manifest.recipe == "f32" and manifest.depth_recipe in ("", "f32")
+        exact = manifest.recipe == manifest.depth_storage == "f32"
         self._manifest = manifest
         self._tokenizer = PromptTokenizer(bundle)
         with contextlib.ExitStack() as opened:
@@ -140,7 +141,7 @@ class CsmModel:
         recorded = None
         if voice.prompt is not None:
             recorded = PromptSegment(self.encode(voice.prompt.transcript, voice.speaker), voice.prompt.codes)
-            if recorded.num_positions > MAX_PROMPT * self._manifest.limits.context:
+            if recorded.num_positions > max_prompt(self._manifest):
                 raise BadRequestError("too_long", f"the recording of voice {voice.name} is too long for this model")
         self._prompt.begin(recorded, conversation)
         self._tokens = []

@@ -1,4 +1,4 @@
-"""TOML, as far as a manifest needs it: Python's library only reads it."""
+"""TOML, as far as manifests and voices need it: Python's library only reads it."""
 
 import json
 from typing import Any
