@@ -115,7 +115,7 @@ need_test_packages() {
     if [[ -d /run/systemd/system && $(missing_packages mosquitto) && ! $dry ]]; then
         if as_root systemctl mask --runtime mosquitto.service >/dev/null 2>&1; then keep_off=1; fi
     fi
-    need_packages mosquitto mosquitto-clients pulseaudio pulseaudio-utils libasound2-plugins flite openssl ||
+    need_packages mosquitto mosquitto-clients pulseaudio pulseaudio-utils libasound2-plugins flite wordnet-base wamerican openssl ||
         say "tests that need the missing ones are skipped"
     if [[ $keep_off ]]; then
         as_root systemctl unmask --runtime mosquitto.service >/dev/null 2>&1 || true

@@ -13,6 +13,8 @@ from quantize.onnx_graph import END, GraphBuilder, model, tensor
 from quantize.weights import Codec, ConvNextBlock
 
 _NORM_EPS = 1e-5
+_SILENT = -15.0
+"""A bin whose log magnitude is always below: all of them together are a thousandth of a step of PCM16."""
 
 
 def build_codec_decoder(codec: Codec, *, half: bool) -> onnx.ModelProto:
@@ -32,6 +34,7 @@ class _Decoder:
         self._codec = codec
         self._graph = GraphBuilder("codec", half=half)
         self._states: list[tuple[str, tuple[int, ...]]] = []
+        self._bins = _audible_bins(codec)
 
     def build(self) -> onnx.GraphProto:
         codec, graph = self._codec, self._graph
@@ -44,7 +47,7 @@ class _Decoder:
         for number, block in enumerate(codec.step_blocks):
             x = self._block(x, block, f"step_context{number}")
         x = self._norm(x, codec.norm, codec.norm_bias)
-        self._overlap_add(self._windows(graph.linear(x, codec.output, codec.output_bias)))
+        self._overlap_add(self._windows(x))
         inputs = [tensor("codes", TensorProto.INT64, 1, num_codebooks, "T")]
         outputs = [tensor("pcm", TensorProto.FLOAT, 1, "S")]
         for name, shape in self._states:
@@ -85,12 +88,14 @@ class _Decoder:
         return graph.op("LayerNormalization", x, graph.constant(scale), graph.constant(bias), epsilon=_NORM_EPS)
 
     def _windows(self, x: str) -> str:
-        """Log magnitudes and phases [L, 2 * bins] -> windowed pieces of signal [L, fft_size].
+        """Normalised steps [L, D] -> windowed pieces of signal [L, fft_size], by log magnitudes and phases.
 
         The inverse real Fourier transform is a product with a basis that holds the Hann window and all scales.
         """
-        graph, codec = self._graph, self._codec
-        bins = codec.fft_size // 2 + 1
+        graph, codec, bins = self._graph, self._codec, self._bins
+        start = codec.fft_size // 2 + 1  # of the phases
+        rows = np.r_[:bins, start : start + bins]
+        x = graph.linear(x, codec.output[rows], codec.output_bias[rows])
         log_magnitude = graph.slice(x, 0, bins, axis=1)
         phase = graph.slice(x, bins, 2 * bins, axis=1)
         log_magnitude = graph.op("Min", log_magnitude, graph.constant(np.full(1, codec.max_log_magnitude, np.float32)))
@@ -104,7 +109,7 @@ class _Decoder:
         n = self._codec.fft_size
         sample = np.arange(n)
         window = (0.5 - 0.5 * np.cos(2 * np.pi * sample / n)) / self._codec.overlap_gain
-        frequency = np.arange(n // 2 + 1)[:, None]
+        frequency = np.arange(self._bins)[:, None]
         angle = 2 * np.pi / n * (frequency * sample % n)
         weight = np.where((frequency == 0) | (frequency == n // 2), 1, 2) / n  # the other half is the conjugate
         basis = np.concatenate([weight * np.cos(angle), -weight * np.sin(angle)]) * window
@@ -128,3 +133,13 @@ class _Decoder:
         whole = graph.op("Concat", start, graph.slice(total, 3, -3, axis=0), axis=0)
         graph.op("Reshape", whole, graph.integers(1, -1), output="pcm")
         graph.slice(total, -3, END, axis=0, output="overlap_next")
+
+
+def _audible_bins(codec: Codec) -> int:
+    """How many bins can sound, from the lowest on: a codec trained for less than half the sample rate has fewer.
+
+    The others would cost a tenth of the time and of the file.
+    """
+    bins = codec.fft_size // 2 + 1
+    audible = codec.output[:bins].any(axis=1) | (codec.output_bias[:bins] > _SILENT)
+    return 1 + int(np.flatnonzero(audible).max(initial=0))

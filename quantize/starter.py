@@ -1,9 +1,8 @@
-"""The starter voice's checkpoint: its tensor names and constants -> neutral weights.
+"""The checkpoint of a voice made by training/: its tensor names and configuration -> neutral weights.
 
-Source: the names and shapes in the checkpoint's lm.safetensors and codec.safetensors.
+Source: training/lm_model.py, training/codec_model.py and training/export.py, which write them.
 """
 
-import json
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import numpy as np
 from daemon.errors import ModelError
 from daemon.values import F32, SAMPLE_RATE
 from quantize.checkpoint import Checkpoint
+from quantize.starter_config import StarterConfig, read_config
+from quantize.starter_tokenizer import character_tokenizer
 from quantize.weights import Codec, ConvNextBlock, Layer, SpeechModel, Transformer
 
-ALPHABET = "abcdefghijklmnopqrstuvwxyz' ,.?!"
-_BOS, _EOT = "<bos>", "<eot>"
 _HEAD_DIM = 64
 _MARKS = ("h0.weight", "hk", "bl.0.qkv.weight", "db.0.qkv.weight", "dec.o.weight", "q.e")
 
@@ -28,8 +27,10 @@ def read(checkpoint: Checkpoint) -> SpeechModel:
     """Read the whole model.
 
     Raises:
-        ModelError: a tensor is missing or misshapen.
+        ModelError: a tensor is missing or misshapen, or config.json is.
     """
+    config = read_config(checkpoint)
+    tokens = len(config.alphabet) + 2 + len(config.speakers)
     depth_heads = checkpoint.tensor("hk", None, None, None)  # [Q-1, Dd, C]
     num_codebooks, depth_width, codebook_size = len(depth_heads) + 1, *depth_heads.shape[1:]
     audio = checkpoint.tensor("ae.weight", num_codebooks * codebook_size, None)
@@ -42,11 +43,11 @@ def read(checkpoint: Checkpoint) -> SpeechModel:
         codebook0_head=_rows(checkpoint, "h0.weight", num_classes, width),
         depth_heads=np.ascontiguousarray(depth_heads.transpose(0, 2, 1)),
         projection=checkpoint.tensor("pj.weight", depth_width, width),
-        text_embeddings=_rows(checkpoint, "te.weight", len(ALPHABET) + 2, width),
+        text_embeddings=_rows(checkpoint, "te.weight", tokens, width),
         audio_embeddings=audio,
         codec=codec,
-        tokenizer=_tokenizer(),
-        manifest=_manifest(checkpoint.revision(), codec, codebook_size),
+        tokenizer=character_tokenizer(config.alphabet, len(config.speakers)),
+        manifest=_manifest(config, checkpoint.revision(), codec, codebook_size),
     )
 
 
@@ -142,68 +143,29 @@ def _block(checkpoint: Checkpoint, prefix: str, width: int) -> ConvNextBlock:
     )
 
 
-def _tokenizer() -> str:
-    """One token a character; BPE without merges drops what the alphabet lacks and never sees special names."""
-    bos, eot = len(ALPHABET), len(ALPHABET) + 1
-    single = [
-        {"SpecialToken": {"id": _BOS, "type_id": 0}},
-        {"Sequence": {"id": "A", "type_id": 0}},
-        {"SpecialToken": {"id": _EOT, "type_id": 0}},
-    ]
-    special = {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in ((_BOS, bos), (_EOT, eot))}
-    vocabulary = {letter: number for number, letter in enumerate(ALPHABET)} | {_BOS: bos, _EOT: eot}
-    return json.dumps(
-        {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [],
-            "normalizer": {"type": "Lowercase"},
-            "pre_tokenizer": None,
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": single,
-                "pair": [*single, {"Sequence": {"id": "B", "type_id": 0}}],
-                "special_tokens": special,
-            },
-            "decoder": None,
-            "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
-        },
-        indent=1,
-    )
-
-
-def _manifest(revision: str, codec: Codec, codebook_size: int) -> dict[str, Any]:
+def _manifest(config: StarterConfig, revision: str, codec: Codec, codebook_size: int) -> dict[str, Any]:
     return {
-        "name": "starter",
+        "name": config.name,
         "family": "csm",
-        "description": "English in one voice: small, for announcements; made by this project",
-        "licence": "Apache-2.0; the speech it was trained on was made with flite's voice slt (CMU, free licence)",
-        "source": "trained from nothing by this project on speech of flite -voice slt",
+        "description": config.description,
+        "licence": config.licence,
+        "source": config.source,
         "revision": revision,
-        "default_voice": "slt",
+        "default_voice": config.default_voice,
         "audio": {
             "sample_rate": SAMPLE_RATE,
             "frame_rate": SAMPLE_RATE / codec.samples_per_frame,
             "num_codebooks": len(codec.codebooks),
             "codebook_size": codebook_size,
         },
-        # Greedy for both parts gave the fewest word errors.
-        "sampling": {"temperature": 0.0, "top_k": 50, "depth_temperature": 0.0, "depth_top_k": 50},
-        # 84 characters were the longest in training. On 200 held-out sentences this voice took 0.045 to 0.075 s a
-        # token, short words ("ok.") 0.1 s; spelled letters come near 0.12 s.
-        "limits": {
-            "context": 256,
-            "max_text_tokens": 86,
-            "seconds_per_token": 0.058,
-            "min_ratio": 0.5,
-            "max_ratio": 2.2,
-            "slack_s": 0.8,
-            "max_utterance_s": 90.0,
-        },
+        "sampling": config.sampling.model_dump(),
+        "limits": config.limits.model_dump(),
         "stop": {"kind": "code", "code": codebook_size},
         "codec": {"delay_samples": codec.delay_samples, "flush_state": "overlap"},
-        "prompt": {"template": "{text}"},
-        "text": {"alphabet": ALPHABET},
-        "voices": {"slt": {"description": "American English, female", "language": "en", "speaker": 0}},
+        "prompt": {"template": "[{speaker}]{text}", "bidirectional": config.bidirectional},
+        "text": {"alphabet": config.alphabet},
+        "voices": {
+            speaker.name: {"description": speaker.description, "language": speaker.language, "speaker": number}
+            for number, speaker in enumerate(config.speakers)
+        },
     }

@@ -52,10 +52,13 @@ class BundleStages:
     def hidden_states(self, role: Role, sequences: Sequence[F32], prefill: int, *, exact: bool = True) -> F32:
         """Hidden states [n, N - prefill + 1, D] of sequences [n, N, D]; the first ``prefill`` positions are one batch.
 
+        In a backbone they see each other as the bundle's text does.
+
         The batch gives only its last position's state. ``exact`` is with float32 KV and no flash attention; the engine
         runs only float32 bundles so.
         """
         states = []
+        bidirectional = role == "backbone" and self.bundle.manifest.prompt.bidirectional
         length = len(sequences[0])
         with LlamaModel(
             self.bundle.path(role),
@@ -66,7 +69,8 @@ class BundleStages:
         ) as model:
             for inputs in sequences:
                 model.rewind(0)
-                states.append(model.prefill(inputs[:prefill]).copy())
+                read = model.prefill_bidirectional if bidirectional else model.prefill
+                states.append(read(inputs[:prefill]).copy())
                 states += [model.step(row).copy() for row in inputs[prefill:]]
         return np.array(states).reshape(len(sequences), -1, len(states[0]))
 

@@ -31,7 +31,8 @@ class StarterStages(BundleStages):
     def errors(self, reference: Reference, ids: list[int], codes: torch.Tensor) -> dict[str, float]:
         """Relative error of every stage for a text and the codes [T, Q] spoken after it."""
         text, frames = reference.text_embeddings(ids), reference.frame_embeddings(codes)
-        hidden = reference.backbone(torch.cat([text, frames]))[len(ids) - 1 :]
+        prefix = len(ids) if self.bundle.manifest.prompt.bidirectional else 0
+        hidden = reference.backbone(torch.cat([text, frames]), prefix)[len(ids) - 1 :]
         inputs = torch.cat([text, frames]).float().numpy()
         c0, projected = zip(*(self.head(0, h) for h in hidden.float().numpy()), strict=True)
         depth = [self._depth_errors(reference, h, frame) for h, frame in zip(hidden, codes, strict=False)]

@@ -3,6 +3,7 @@
 Weights are a dictionary by the checkpoint's tensor names; they are random (seeded) and can be saved as a checkpoint.
 """
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,28 @@ from torch.nn import functional
 HEAD_DIM = 64
 ALPHABET = "abcdefghijklmnopqrstuvwxyz' ,.?!"
 BOS, EOT = 32, 33
+SPEAKERS = 2
+CONFIG = {
+    "name": "starter",
+    "description": "random weights",
+    "licence": "none",
+    "source": "tests",
+    "alphabet": ALPHABET,
+    "bidirectional": True,
+    "default_voice": "first",
+    "speakers": [{"name": name, "description": f"{name} voice", "language": "en"} for name in ("first", "second")],
+    "sampling": {"temperature": 0.0, "top_k": 50, "depth_temperature": 0.0, "depth_top_k": 50},
+    "limits": {
+        "context": 256,
+        "max_text_tokens": 87,
+        "seconds_per_token": 0.058,
+        "min_ratio": 0.5,
+        "max_ratio": 2.2,
+        "slack_s": 0.8,
+        "max_utterance_s": 90.0,
+    },
+}
+"""config.json beside the tensors."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +67,9 @@ SMALL = Shape(
 )  # fmt: skip
 
 
-def text_ids(text: str) -> list[int]:
+def text_ids(text: str, speaker: int = 0) -> list[int]:
     """The prompt of a text."""
-    return [BOS, *(ALPHABET.index(letter) for letter in text), EOT]
+    return [BOS, EOT + 1 + speaker, *(ALPHABET.index(letter) for letter in text), EOT]
 
 
 def random_checkpoint(shape: Shape, seed: int) -> dict[str, Tensor]:
@@ -85,7 +108,7 @@ def random_checkpoint(shape: Shape, seed: int) -> dict[str, Tensor]:
 
     s = shape
     tensors = {
-        "te.weight": normal(40, s.width, scale=0.7),
+        "te.weight": normal(EOT + 1 + SPEAKERS, s.width, scale=0.7),
         "ae.weight": normal(s.codebooks * s.codebook_size, s.width, scale=0.25),
         "n.w": normal(s.width, scale=0.1, mean=1),
         "dn.w": normal(s.depth_width, scale=0.1, mean=1),
@@ -108,9 +131,10 @@ def random_checkpoint(shape: Shape, seed: int) -> dict[str, Tensor]:
     return tensors
 
 
-def save_checkpoint(tensors: dict[str, Tensor], folder: Path) -> Path:
-    """Write the two files of a checkpoint; returns the folder."""
+def save_checkpoint(tensors: dict[str, Tensor], folder: Path, **config: object) -> Path:
+    """Write the three files of a checkpoint, with ``config`` in place of some of CONFIG; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(CONFIG | config), encoding="utf-8")
     codec = {name: value for name, value in tensors.items() if name.startswith(("dec.", "q."))}
     save_file({name: value for name, value in tensors.items() if name not in codec}, folder / "lm.safetensors")
     save_file(codec, folder / "codec.safetensors")
@@ -138,9 +162,9 @@ class Reference:
         rows = codes[:-1] + torch.arange(self.shape.codebooks - 1) * self.shape.codebook_size
         return torch.cat([hidden[None], self._w["ae.weight"][rows]]) @ self._w["pj.weight"].T
 
-    def backbone(self, x: Tensor) -> Tensor:
-        """[n, D] -> normalised hidden states [n, D]."""
-        return self._transformer(x, "bl", self.shape.layers, "n.w")
+    def backbone(self, x: Tensor, prefix: int) -> Tensor:
+        """[n, D] -> normalised hidden states [n, D]; the first ``prefix`` positions see all of each other."""
+        return self._transformer(x, "bl", self.shape.layers, "n.w", prefix)
 
     def depth_decoder(self, x: Tensor) -> Tensor:
         """[n, Dd] -> normalised hidden states [n, Dd]."""
@@ -154,16 +178,18 @@ class Reference:
         """Depth hidden states [Q, Dd] of one frame -> logits of codebooks 1 to Q - 1, [Q - 1, C]."""
         return torch.einsum("kd,kdc->kc", hidden[1:], self._w["hk"])
 
-    def _transformer(self, x: Tensor, prefix: str, layers: int, norm: str) -> Tensor:
+    def _transformer(self, x: Tensor, name: str, layers: int, norm: str, prefix: int = 0) -> Tensor:
+        seen = torch.ones(len(x), len(x), dtype=torch.bool).tril()
+        seen[:prefix, :prefix] = True
         for n in range(layers):
-            x = self._layer(x, f"{prefix}.{n}")
+            x = self._layer(x, f"{name}.{n}", seen)
         return _rms_norm(x, self._w[norm])
 
-    def _layer(self, x: Tensor, name: str) -> Tensor:
+    def _layer(self, x: Tensor, name: str, seen: Tensor) -> Tensor:
         w = self._w
         projected = _rms_norm(x, w[f"{name}.n1.w"]) @ w[f"{name}.qkv.weight"].T
         q, k, v = (part.unflatten(1, (-1, HEAD_DIM)).transpose(0, 1) for part in projected.chunk(3, dim=1))
-        mixed = functional.scaled_dot_product_attention(_rotate(q), _rotate(k), v, is_causal=True)
+        mixed = functional.scaled_dot_product_attention(_rotate(q), _rotate(k), v, attn_mask=seen)
         x = x + mixed.transpose(0, 1).flatten(1) @ w[f"{name}.o.weight"].T
         gate, up = (_rms_norm(x, w[f"{name}.n2.w"]) @ w[f"{name}.gu.weight"].T).chunk(2, dim=1)
         return x + (functional.silu(gate) * up) @ w[f"{name}.dn.weight"].T

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import re
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ from quantize.onnx_graph import GraphBuilder, model, tensor
 
 STARTER = Path(__file__).resolve().parents[1] / "models" / "starter"
 NAME = "test-voice"
-NUM_CODEBOOKS, FRAME = 8, 1920
+_AUDIO = tomllib.loads((STARTER / "manifest.toml").read_text())["audio"]
+NUM_CODEBOOKS, CODEBOOK_SIZE, FRAME = _AUDIO["num_codebooks"], _AUDIO["codebook_size"], 1920
 CLASSES = 16
 
 
@@ -34,14 +37,14 @@ def write_encoder(path, *, num_codebooks=NUM_CODEBOOKS, first_code=0):
 
 
 def make_bundle(folder):
-    """The starter bundle's files by link, a name of its own, and an encoder."""
+    """The starter bundle's files by link, a name of its own, its voice slt alone, and an encoder."""
     folder.mkdir(parents=True)
     for path in STARTER.iterdir():
         if path.name != "manifest.toml":
             (folder / path.name).symlink_to(path)
     write_encoder(folder / "codec_encoder.onnx")
     manifest = (STARTER / "manifest.toml").read_text().replace('name = "starter"', f'name = "{NAME}"', 1)
-    (folder / "manifest.toml").write_text(manifest)
+    (folder / "manifest.toml").write_text(re.sub(r"(?ms)^\[voices\.(?!slt\]).*?(?=^\[)", "", manifest))
     enlist(folder)
     return folder
 

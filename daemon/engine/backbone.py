@@ -5,7 +5,7 @@ import numpy as np
 from daemon.engine.bundle import Bundle
 from daemon.engine.llama import LlamaModel
 from daemon.engine.prompt_segment import PromptSegment
-from daemon.errors import ModelError
+from daemon.errors import BadRequestError, ModelError
 from daemon.values import F32, I32
 
 PREFILL_BATCH = 64
@@ -25,10 +25,12 @@ class Backbone:
 
     def __init__(self, bundle: Bundle, *, num_threads: int, exact: bool) -> None:
         limits, audio = bundle.manifest.limits, bundle.manifest.audio
+        self._bidirectional = bundle.manifest.prompt.bidirectional
+        at_once = max(PREFILL_BATCH, limits.max_text_tokens) if self._bidirectional else PREFILL_BATCH
         self.model = LlamaModel(
             bundle.path("backbone"),
             num_positions=limits.context,
-            max_batch=min(PREFILL_BATCH, limits.context),
+            max_batch=min(at_once, limits.context),
             num_threads=num_threads,
             exact=exact,
         )
@@ -50,11 +52,17 @@ class Backbone:
         """Append text positions; returns the last hidden state, float32 [D] (a view).
 
         Raises:
+            BadRequestError: more than a model that reads in both directions can take at once.
             ModelError: the tokenizer gives an id that the table does not have.
         """
         if max(tokens) >= len(self._text):
             raise ModelError(f"tokenizer gives id {max(tokens)}, text_embeddings has {len(self._text)} rows")
-        return self.model.prefill(self._text[tokens])
+        if not self._bidirectional:
+            return self.model.prefill(self._text[tokens])
+        if len(tokens) > self.model.max_batch:
+            message = f"a text of {len(tokens)} tokens; this voice takes at most {self.model.max_batch}"
+            raise BadRequestError("too_long", message)
+        return self.model.prefill_bidirectional(self._text[tokens])
 
     def prefill(self, segment: PromptSegment) -> None:
         """Append a segment: its text, its frames and the frame of zeros that ends them."""

@@ -131,6 +131,8 @@ class PromptTable(_Table):
     """[prompt]: the text of a segment as the tokenizer gets it; {speaker} and {text} are filled in."""
 
     template: str = "{text}"
+    bidirectional: bool = False
+    """Whether every token of a text was trained to see all others of it, those after it too (a prefix LM)."""
 
 
 class TextTable(_Table):

@@ -159,6 +159,27 @@ class LlamaModel:
                 raise PrefillStoppedError
         return self.hidden
 
+    def prefill_bidirectional(self, embeddings: F32) -> F32:
+        """Append positions that see each other in both directions, float [n, D], in one batch.
+
+        Returns ``hidden`` of the last (a view). What comes after is causal again.
+
+        Raises:
+            EngineError: more than ``max_batch`` positions: llama.cpp would end the process.
+            PrefillStoppedError: ``stop`` asked for it.
+
+        Source: llama.cpp src/llama-context.cpp ``decode``: without the causal mask a batch is never split.
+        """
+        if len(embeddings) > self.max_batch:
+            raise EngineError(
+                f"{self._path.name}: {len(embeddings)} positions at once, expected {self.max_batch} or less"
+            )
+        llama_cpp.llama_set_causal_attn(self._context, False)
+        try:
+            return self.prefill(embeddings)
+        finally:
+            llama_cpp.llama_set_causal_attn(self._context, True)
+
     def rewind(self, position: int) -> None:
         """Forget everything from ``position`` on."""
         if position == 0:

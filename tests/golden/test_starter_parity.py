@@ -9,6 +9,8 @@ import torch
 from bundle_stages import StarterStages
 from reference_starter import SMALL, Reference, Shape, random_checkpoint, save_checkpoint, text_ids
 
+from daemon.engine.bundle import load_bundle
+from daemon.engine.tokenizer import PromptTokenizer
 from quantize.convert import convert, read_checkpoint, write_bundle
 from quantize.verify_truth import relative_error
 from quantize.weights import SpeechModel
@@ -89,6 +91,25 @@ def test_small_model_without_a_fault_has_parity(small, tmp_path):
     assert max(faulty_errors(small, tmp_path).values()) < 1e-4
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_text_is_read_as_it_was_trained(small, tmp_path, bidirectional):
+    """In both directions or one, as the manifest says, hidden states are PyTorch's; the other way differs."""
+    speech, reference = small
+    prompt = speech.manifest["prompt"]
+    for flag in (bidirectional, not bidirectional):
+        manifest = speech.manifest | {"prompt": prompt | {"bidirectional": flag}}
+        write_bundle(dataclasses.replace(speech, manifest=manifest), tmp_path / str(flag), "f32", ignore_progress)
+    ids, codes = text_ids(TEXT), random_codes(SMALL)
+    inputs = torch.cat([reference.text_embeddings(ids), reference.frame_embeddings(codes)])
+    expected = reference.backbone(inputs, len(ids) if bidirectional else 0)[len(ids) - 1 :].numpy()
+    right, wrong = (
+        StarterStages(tmp_path / str(flag)).hidden_states("backbone", [inputs.float().numpy()], len(ids))[0]
+        for flag in (bidirectional, not bidirectional)
+    )
+    assert relative_error(right, expected) < 1e-5
+    assert relative_error(wrong, expected) > 1e-2
+
+
 @pytest.mark.parametrize(("part", "stage"), [("backbone", "backbone hidden"), ("depth_decoder", "depth hidden")])
 def test_wrong_head_permutation_breaks_parity(small, tmp_path, part, stage):
     """Rotate-half weights written as if their pairs were neighbours are noticed."""
@@ -117,10 +138,11 @@ def starter() -> StarterStages:
 
 
 @pytest.fixture(scope="module")
-def golden() -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Texts, PyTorch's greedy codes [T, Q] and its PCM of them."""
-    arrays = np.load(GOLDEN)
-    return [(str(arrays[f"text{n}"]), arrays[f"codes{n}"], arrays[f"pcm{n}"]) for n in range(3)]
+def golden() -> list[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Prompts, PyTorch's greedy codes [T, Q] and its PCM of them (``training.golden`` writes them)."""
+    arrays, tokenizer = np.load(GOLDEN), PromptTokenizer(load_bundle(STARTER))
+    prompts = [tokenizer.encode(str(arrays[f"text{n}"]), int(arrays.get(f"speaker{n}", 0))) for n in range(3)]
+    return [(prompt, arrays[f"codes{n}"], arrays[f"pcm{n}"]) for n, prompt in enumerate(prompts)]
 
 
 def test_golden_codes_decode_to_the_golden_pcm(starter, golden):
@@ -139,7 +161,7 @@ def test_shipped_codec_gives_the_same_samples_in_groups(starter, golden, group):
 
 def test_shipped_voice_chooses_the_golden_codes(starter, golden):
     """Given PyTorch's greedy codes so far, the Q8_0 voice mostly chooses the same next code."""
-    choices = [agreement(starter, text_ids(text), codes) for text, codes, _ in golden]
+    choices = [agreement(starter, prompt, codes) for prompt, codes, _ in golden]
     c0, depth = (np.concatenate(part).mean() for part in zip(*choices, strict=True))
     assert c0 > 0.9
     assert depth > 0.85

@@ -85,6 +85,18 @@ def test_float16_storage_halves_the_weights_and_keeps_the_sound(codec, session):
     assert relative_error(pcm, decode_groups(session, [FRAMES])) < 3e-3
 
 
+def test_bins_that_cannot_sound_are_left_out(tensors, tmp_path):
+    """A codec trained for less bandwidth gets smaller matrices, and PyTorch's samples all the same."""
+    narrow = {name: value.clone() for name, value in tensors.items()}
+    narrow["dec.o.weight"][30:49] = 0
+    narrow["dec.o.bias"][30:49] = -20
+    made = build_codec_decoder(read_checkpoint(save_checkpoint(narrow, tmp_path)).codec, half=False)
+    shapes = {tuple(entry.dims) for entry in made.graph.initializer}
+    assert {(60, SMALL.codec_width), (60, SMALL.fft_size)} < shapes
+    expected = Reference(narrow, SMALL).decode(CODES).numpy()
+    assert relative_error(decode_groups(open_onnx(made.SerializeToString()), [FRAMES]), expected) < 1e-5
+
+
 def test_magnitudes_are_clamped(tensors, tmp_path):
     """Wild log magnitudes cannot overflow: they are clamped as in PyTorch."""
     wild = tensors | {"dec.o.bias": tensors["dec.o.bias"] + 200}

@@ -14,11 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from reference_csm import save_hf, save_torchtune, small_model, small_tokenizer
-from reference_starter import ALPHABET, SMALL, random_checkpoint, save_checkpoint, text_ids
-from tokenizers import Tokenizer
+from reference_starter import (
+    ALPHABET,
+    BOS,
+    CONFIG,
+    EOT,
+    SMALL,
+    SPEAKERS,
+    random_checkpoint,
+    save_checkpoint,
+    text_ids,
+)
 
 import quantize.convert as conversion
 from daemon.engine.bundle import Manifest, load_bundle
+from daemon.engine.tokenizer import PromptTokenizer
 from daemon.errors import ModelError
 from quantize.__main__ import main
 
@@ -63,13 +73,74 @@ def test_same_checkpoint_gives_the_same_bytes(checkpoint, tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name
 
 
+def tokenizer_of(checkpoint, out):
+    """The tokenizer of a bundle that is made for it."""
+    assert convert(checkpoint, out) == 0
+    return PromptTokenizer(load_bundle(out))
+
+
 def test_tokenizer_knows_the_alphabet_and_nothing_else(checkpoint, tmp_path):
-    """A letter is a token between BOS and EOT, capitals are lowered, all else is dropped, names of specials too."""
-    assert convert(checkpoint, tmp_path / "voice") == 0
-    tokenizer = Tokenizer.from_file(str(tmp_path / "voice" / "tokenizer.json"))
-    assert tokenizer.encode(ALPHABET).ids == text_ids(ALPHABET)
-    assert tokenizer.encode("It's\n9 \N{EURO SIGN}.").ids == text_ids("it's .")
-    assert tokenizer.encode("<eot>").ids == text_ids("eot")
+    """A letter is a token between the speaker and EOT, capitals are lowered, all else is dropped."""
+    tokenizer = tokenizer_of(checkpoint, tmp_path / "voice")
+    for speaker in range(SPEAKERS):
+        assert tokenizer.encode(ALPHABET, speaker) == text_ids(ALPHABET, speaker)
+    assert tokenizer.encode("It's\n9 \N{EURO SIGN}.", 1) == text_ids("it's .", 1)
+    assert tokenizer.encode("<eot>", 0) == text_ids("eot")
+    assert tokenizer.encode("a {text} [1] b", 0) == text_ids("a text  b")
+
+
+@given(text=st.text() | st.text(alphabet=ALPHABET + "[]01<>bosEOT\n\u0130", max_size=30), speaker=st.integers(0, 1))
+def test_no_text_changes_who_speaks(tokenizer, text, speaker):
+    """Whatever is written, also the marks of speakers: BOS, the speaker that was asked for, characters, EOT."""
+    bos, mark, *characters, eot = tokenizer.encode(text, speaker)
+    assert (bos, mark, eot) == (BOS, EOT + 1 + speaker, EOT)
+    assert all(number < len(ALPHABET) for number in characters)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tensors, tmp_path_factory):
+    """The tokenizer of a checkpoint that is whole."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    return tokenizer_of(save_checkpoint(tensors, folder / "checkpoint"), folder / "voice")
+
+
+def test_voices_are_the_speakers_of_the_configuration(tensors, tmp_path):
+    """By name, numbered as in the prompt, with what is said of them; limits, sampling and the alphabet likewise."""
+    speakers = [{"name": name, "description": f"a {name}", "language": "fr"} for name in ("one", "two")]
+    source = save_checkpoint(tensors, tmp_path / "checkpoint", speakers=speakers, default_voice="two", name="mine")
+    assert convert(source, tmp_path / "voice", "q8_0") == 0
+    found = load_bundle(tmp_path / "voice").manifest
+    voices = {name: (voice.description, voice.language, voice.speaker) for name, voice in found.voices.items()}
+    assert voices == {"one": ("a one", "fr", 0), "two": ("a two", "fr", 1)}
+    assert (found.name, found.default_voice, found.prompt.bidirectional) == ("mine", "two", True)
+    assert (found.limits.model_dump(exclude_defaults=True), found.text.alphabet) == (CONFIG["limits"], ALPHABET)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"default_voice": "nobody"}, "default_voice: expected one of first, second, found nobody"),
+        ({"speakers": CONFIG["speakers"] * 2}, "speakers: two have the same name"),
+        ({"speakers": []}, "speakers: Tuple should have at least 1 item"),
+        ({"alphabet": "abA"}, "alphabet: expected small letters and marks, each once, found 'abA'"),
+        ({"alphabet": "aab"}, "alphabet: expected small letters and marks, each once"),
+        ({"alphabet": "ab[]"}, "alphabet: expected no square brackets"),
+        ({"limits": CONFIG["limits"] | {"context": 1}}, "limits.context: "),
+        ({"limits": CONFIG["limits"] | {"contxt": 1}}, "limits.contxt: "),
+        ({"name": "../x"}, "name: "),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(capsys, tensors, tmp_path, config, said):
+    """The file and the key are named."""
+    source = save_checkpoint(tensors, tmp_path / "checkpoint", **config)
+    assert f"{source / 'config.json'}: {said}" in refusal(capsys, source, tmp_path / "voice", 66)
+
+
+def test_tensors_without_a_configuration_are_refused(capsys, checkpoint, tmp_path):
+    """Who speaks and how long cannot be guessed."""
+    (checkpoint / "config.json").unlink()
+    said = refusal(capsys, checkpoint, tmp_path / "voice", 66)
+    assert f"{checkpoint / 'config.json'}: expected the voice's name, speakers and limits" in said
 
 
 def test_bundle_is_replaced_and_keeps_its_model_card(checkpoint, tmp_path):
@@ -195,14 +266,14 @@ def test_a_bundle_of_another_model_is_replaced_only_by_force(capsys, checkpoint,
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     capsys.readouterr()
     said = refusal(capsys, csm / "hf", out, 73)
-    assert said == f"quantize: {out}: holds another model (starter: {STARTER['source']}); --force replaces it\n"
+    assert said == f"quantize: {out}: holds another model (starter: {CONFIG['source']}); --force replaces it\n"
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint", "starter"}
     assert convert(csm / "hf", out, "f32", "--force") == 0
     assert convert(csm / "hf", out, "q8_0") == 0
     found = load_bundle(out).manifest
     assert (found.name, found.recipe) == ("starter", "q8_0")
-    assert found.source != STARTER["source"]
+    assert found.source != CONFIG["source"]
     (out / "stray").touch()
     assert convert(checkpoint, out, "f32", "--force") == 73
 

@@ -23,12 +23,12 @@ def copy(tmp_path):
     return Path(shutil.copytree(STARTER, tmp_path / "copy"))
 
 
-def edit_manifest(folder, old, new):
-    """Replace text in the manifest; it must be there."""
+def edit_manifest(folder, line, new):
+    """Replace what begins a line of the manifest; it must be there."""
     path = folder / "manifest.toml"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
+    text, count = re.subn(f"(?m)^{line}", lambda _: new, path.read_text())
+    assert count
+    path.write_text(text)
 
 
 def test_the_starter_bundle_is_whole():
@@ -73,33 +73,33 @@ def test_a_missing_file_is_named(copy):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("line", "new", "message"),
     [
-        ('family = "csm"', 'family = "qwen"', "family 'qwen', this program knows: csm"),
-        ("format_version = 1", "format_version = 99", "format_version 99, this program reads 1"),
-        ("num_codebooks = 8", "num_codebooks = 16", r"expected \[8192, 256\] or more rows, found \[4096, 256\]"),
-        ("num_codebooks = 8", 'num_codebooks = "x"', "audio.num_codebooks"),
-        ("codebook_size = 512", "codebook_size = 700", "expected"),
-        ("delay_samples = 360", "delay_samples = 1000", "flush_state 'overlap' does not hold 1000 samples"),
-        ("delay_samples = 360", "delay_samples = 36000", "delay_samples is more than a frame"),
-        ("max_text_tokens = 86", "max_text_tokens = 4", "limits.max_text_tokens"),
-        ("[prompt]", "[surprise]", "surprise"),
-        ('default_voice = "slt"', 'default_voice = "nobody"', "default_voice nobody is not in"),
+        ("family = .*", 'family = "qwen"', "family 'qwen', this program knows: csm"),
+        ("format_version = .*", "format_version = 99", "format_version 99, this program reads 1"),
+        ("num_codebooks = .*", "num_codebooks = 50", r"expected \[\d+, 256\] or more rows, found \[4096, 256\]"),
+        ("num_codebooks = .*", 'num_codebooks = "x"', "audio.num_codebooks"),
+        ("codebook_size = .*", "codebook_size = 7000", "expected"),
+        ("delay_samples = .*", "delay_samples = 1000", "flush_state 'overlap' does not hold 1000 samples"),
+        ("delay_samples = .*", "delay_samples = 36000", "delay_samples is more than a frame"),
+        ("max_text_tokens = .*", "max_text_tokens = 4", "limits.max_text_tokens"),
+        (r"\[prompt\]", "[surprise]", "surprise"),
+        ("default_voice = .*", 'default_voice = "nobody"', "default_voice nobody is not in"),
         ("format_version", "format version", "damaged"),
-        ("num_codebooks = 8", f"num_codebooks = {'9' * 5000}", "damaged: Exceeds the limit"),
-        ("format_version = 1", f"format_version = 0x{'f' * 5000}", "damaged: Exceeds the limit"),
-        ("format_version = 1", f"format_version = {'[' * 100_000}", "damaged"),
-        ("num_codebooks = 8", f"num_codebooks = 0x{'f' * 5000}", "audio.num_codebooks"),
-        ("codebook_size = 512", f"codebook_size = 0x{'f' * 5000}", "audio.codebook_size"),
+        ("num_codebooks = .*", f"num_codebooks = {'9' * 5000}", "damaged: Exceeds the limit"),
+        ("format_version = .*", f"format_version = 0x{'f' * 5000}", "damaged: Exceeds the limit"),
+        ("format_version = .*", f"format_version = {'[' * 100_000}", "damaged"),
+        ("num_codebooks = .*", f"num_codebooks = 0x{'f' * 5000}", "audio.num_codebooks"),
+        ("codebook_size = .*", f"codebook_size = 0x{'f' * 5000}", "audio.codebook_size"),
         ("speaker = 0", f"speaker = 0x{'f' * 5000}", r"voices\.slt\.speaker"),
-        ("frame_rate = 12.5", "frame_rate = inf", "audio.frame_rate"),
-        ("frame_rate = 12.5", "frame_rate = 1e-300", "audio.frame_rate"),
-        ("frame_rate = 12.5", f"frame_rate = 0x{'f' * 5000}", "audio.frame_rate"),
+        ("frame_rate = .*", "frame_rate = inf", "audio.frame_rate"),
+        ("frame_rate = .*", "frame_rate = 1e-300", "audio.frame_rate"),
+        ("frame_rate = .*", f"frame_rate = 0x{'f' * 5000}", "audio.frame_rate"),
     ],
 )
-def test_a_wrong_manifest_is_refused_in_one_line(copy, old, new, message):
+def test_a_wrong_manifest_is_refused_in_one_line(copy, line, new, message):
     """Wrong family, version, shapes, types and syntax."""
-    edit_manifest(copy, old, new)
+    edit_manifest(copy, line, new)
     with pytest.raises(ModelError, match=message) as caught:
         Engine(EngineConfig(bundle=str(copy), verify="size"))
     assert "\n" not in str(caught.value)
@@ -117,7 +117,7 @@ def test_limits_have_limits(copy, key, value):
 
 def test_a_path_cannot_leave_the_folder(copy):
     """A manifest edited by hand does not make the daemon read elsewhere."""
-    edit_manifest(copy, 'path = "heads.onnx"', 'path = "../heads.onnx"')
+    edit_manifest(copy, r'path = "heads\.onnx"', 'path = "../heads.onnx"')
     with pytest.raises(ModelError, match=r"files\.heads\.path"):
         load_bundle(copy)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
-from voice_bundle import FRAME, NUM_CODEBOOKS, STARTER, enlist, make_bundle, speech, write_encoder
+from voice_bundle import CODEBOOK_SIZE, FRAME, NUM_CODEBOOKS, STARTER, enlist, make_bundle, speech, write_encoder
 
 from daemon.engine.bundle import load_bundle
 from daemon.engine.codec_encoder import CodecEncoder
@@ -40,7 +40,7 @@ def test_another_file_in_its_place_is_named(bundle, wrong):
     if wrong == "codebooks":
         write_encoder(path, num_codebooks=7)
     elif wrong == "codes":
-        write_encoder(path, first_code=512)
+        write_encoder(path, first_code=CODEBOOK_SIZE)
     elif wrong == "frames":
         write_constant(path, np.zeros((1, NUM_CODEBOOKS, 3), np.int64))
     elif wrong == "decoder":

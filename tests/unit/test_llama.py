@@ -46,6 +46,32 @@ def test_a_rewound_prefix_is_as_good_as_a_fresh_one(model, embeddings):
     np.testing.assert_array_equal(model.prefill(embeddings[10:20]), first)
 
 
+def test_text_read_in_both_directions_leaves_the_rest_causal(model, embeddings):
+    """Every position counts for every other; a batch after it is what single steps are; again gives the same bits."""
+    causal = model.prefill(embeddings[:10]).copy()
+    runs = []
+    for _ in range(2):
+        model.rewind(0)
+        model.prefill(-embeddings[:16])
+        model.rewind(0)
+        runs.append([model.prefill_bidirectional(embeddings[:10]).copy()])
+        runs[-1] += [model.step(row).copy() for row in embeddings[10:14]]
+    np.testing.assert_array_equal(*runs)
+    assert np.abs(runs[0][0] - causal).max() > 1e-2
+    model.rewind(10)
+    np.testing.assert_allclose(model.prefill(embeddings[10:14]), runs[0][-1], rtol=0, atol=1e-4)
+    model.rewind(0)
+    np.testing.assert_array_equal(model.prefill(embeddings[:10]), causal)
+
+
+def test_text_too_long_for_one_batch_is_an_error(model, embeddings):
+    """llama.cpp would end the process; the model goes on."""
+    with pytest.raises(EngineError, match="17 positions at once, expected 16 or less"):
+        model.prefill_bidirectional(embeddings[:17])
+    assert model.position == 0
+    model.prefill_bidirectional(embeddings[:16])
+
+
 def test_the_kv_cache_comes_back(model, embeddings):
     """Taken, forgotten, put back: the next step has the same bits. A state of another length is an error."""
     model.prefill(embeddings[:10])

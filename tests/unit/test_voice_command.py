@@ -114,7 +114,7 @@ def test_a_name_is_replaced_only_on_purpose(home, models, capsys):
 )
 def test_refusals_are_one_line(home, models, capsys, changes, expected):
     """The reason on stderr, the exit code of its kind, and nothing is kept."""
-    samples = {"silent": silence(3), "long": speech(12)}.get(changes.get("audio"))
+    samples = {"silent": silence(3), "long": speech(25)}.get(changes.get("audio"))
     if samples is not None:
         changes = {**changes, "audio": write_recording(home / "a.wav", samples)}
     code, reason = expected

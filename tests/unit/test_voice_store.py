@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voice_bundle import NAME, NUM_CODEBOOKS, in_folder, make_bundle
+from voice_bundle import CODEBOOK_SIZE, NAME, NUM_CODEBOOKS, in_folder, make_bundle
 
 from daemon.engine.bundle import load_bundle
 from daemon.engine.voice_files import CODES, MAX_FILE_BYTES, TABLE, npy_bytes
@@ -25,7 +25,7 @@ TRANSCRIPT = 'she said "hello\\there",\nÄ \x7f'
 
 def prompt(num_frames=25, transcript=TRANSCRIPT, *, seed=0):
     """A prompt of random codes."""
-    codes = np.random.default_rng(seed).integers(0, 512, (num_frames, NUM_CODEBOOKS))
+    codes = np.random.default_rng(seed).integers(0, CODEBOOK_SIZE, (num_frames, NUM_CODEBOOKS))
     return VoicePrompt(transcript, codes.astype(np.int32))
 
 
@@ -61,7 +61,7 @@ def test_a_voice_comes_back_as_it_was_added(bundle, store, folders):
         np.testing.assert_array_equal(voice.prompt.codes, given_prompt.codes)
         assert (voice.prompt.codes.dtype, voice.prompt.codes.flags.writeable) == (np.int32, False)
     table = (folder / TABLE).read_text()
-    assert all(line in table for line in ('source = "anna.wav"', "seconds = 2.0", "num_codebooks = 8"))
+    assert all(line in table for line in ('source = "anna.wav"', "seconds = 2.0", f"num_codebooks = {NUM_CODEBOOKS}"))
 
 
 @given(name=st.one_of(st.text(), st.sampled_from(["..", ".", "a/b", "/etc", "-rf", "a.b", "é", "a\n", "", "a" * 65])))
@@ -109,11 +109,11 @@ def test_names_that_are_taken_are_refused(bundle, store, folders):
         ({"prompt": prompt(transcript="")}, "transcript: "),
         ({"prompt": prompt(transcript="\udcff")}, "transcript: "),
         (
-            {"prompt": prompt(128)},
-            "128 frames of speech and .* tokens of transcript: test-voice takes 128 of both together",
+            {"prompt": prompt(300)},
+            r"300 frames of speech and .* tokens of transcript: test-voice takes \d+ of both together",
         ),
         (
-            {"prompt": prompt(5, "many words " * 20)},
+            {"prompt": prompt(5, "many words " * 60)},
             "5 frames of speech and .* shorten the recording or the transcript",
         ),
     ],
@@ -161,6 +161,11 @@ def with_shape(shape):
     return with_header(f"{{'descr': '<i4', 'fortran_order': False, 'shape': {shape}, }}\n")
 
 
+def zeros(num_frames):
+    """Codes of silence, for all that anybody knows."""
+    return np.zeros((num_frames, NUM_CODEBOOKS), np.int32)
+
+
 DAMAGE = {
     "bit": (lambda f: (f / CODES).write_bytes((f / CODES).read_bytes()[:-1] + b"\1"), f"{CODES}: its sha256"),
     "cut": (lambda f: os.truncate(f / CODES, 40), f"{CODES}: its sha256"),
@@ -171,12 +176,15 @@ DAMAGE = {
     "not text": (lambda f: (f / TABLE).write_bytes(b"\xff\xfe"), f"{TABLE}: damaged"),
     "nested": (lambda f: (f / TABLE).write_text("a=" + "[" * 100_000), f"{TABLE}: damaged"),
     "digits": (lambda f: replace(f, "speaker = 0", "speaker = " + "9" * 5000), f"{TABLE}: damaged: Exceeds the limit"),
-    "hex": (lambda f: replace(f, "size = 512", "size = 0x" + "f" * 5000), f"{TABLE}: codebook_size"),
+    "hex": (lambda f: replace(f, f"size = {CODEBOOK_SIZE}", "size = 0x" + "f" * 5000), f"{TABLE}: codebook_size"),
     "version": (lambda f: replace(f, "format_version = 1", "format_version = 2"), f"{TABLE}: format_version"),
     "key": (lambda f: replace(f, "speaker = 0", "speaker = 0\nspeed = 2"), f"{TABLE}: speed: Extra"),
     "type": (lambda f: replace(f, "speaker = 0", 'speaker = "a\\nb"'), f"{TABLE}: speaker"),
     "name": (lambda f: replace(f, '"anna"', '"../anna"'), f"{TABLE}: name is '../anna'"),
-    "codec": (lambda f: replace(f, "codebook_size = 512", "codebook_size = 2048"), "8 codebooks of 2048 codes, the b"),
+    "codec": (
+        lambda f: replace(f, f"codebook_size = {CODEBOOK_SIZE}", "codebook_size = 2048"),
+        f"{NUM_CODEBOOKS} codebooks of 2048 codes, the b",
+    ),
     "folder": (lambda f: ((f / CODES).unlink(), (f / CODES).mkdir()), f"{CODES}: not a file"),
     "fifo": (lambda f: ((f / CODES).unlink(), os.mkfifo(f / CODES)), f"{CODES}: not a file"),
     "huge": (lambda f: os.truncate(f / CODES, MAX_FILE_BYTES + 1), f"{CODES}: not a file of at most"),
@@ -185,20 +193,25 @@ DAMAGE = {
     "npz": (lambda f: rewrite(f, npz_bytes()), f"{CODES}: not a .npy array"),
     "header": (lambda f: rewrite(f, with_header("((((")), f"{CODES}: not a .npy array"),
     "long header": (lambda f: rewrite(f, with_header(" " * 11_000)), f"{CODES}: not a .npy array"),
-    "hex shape": (lambda f: rewrite(f, with_shape(f"(0x{'f' * 5000}, 8)")), f"{CODES}: not a .npy array"),
-    "long shape": (lambda f: rewrite(f, with_shape(f"({'9' * 20}, 8)")), f"{CODES}: not a .npy array"),
-    "negative": (lambda f: rewrite(f, with_shape("(-25, -8)")), "expected int32"),
-    "by column": (lambda f: rewrite(f, np.asfortranarray(np.zeros((25, 8), np.int32))), "expected int32"),
+    "hex shape": (lambda f: rewrite(f, with_shape(f"(0x{'f' * 5000}, {NUM_CODEBOOKS})")), f"{CODES}: not a .npy array"),
+    "long shape": (lambda f: rewrite(f, with_shape(f"({'9' * 20}, {NUM_CODEBOOKS})")), f"{CODES}: not a .npy array"),
+    "negative": (lambda f: rewrite(f, with_shape(f"(-25, -{NUM_CODEBOOKS})")), "expected int32"),
+    "by column": (lambda f: rewrite(f, np.asfortranarray(zeros(25))), "expected int32"),
     "more": (lambda f: rewrite(f, (f / CODES).read_bytes() + bytes(32)), f"{CODES}: not a .npy array"),
     "lie": (
-        lambda f: rewrite(f, (f / CODES).read_bytes().replace(b"(25, 8), }    ", b"(99999999, 8)}")),
+        lambda f: rewrite(
+            f, (f / CODES).read_bytes().replace(b"(25, %d), }    " % NUM_CODEBOOKS, b"(99999999, %d)}" % NUM_CODEBOOKS)
+        ),
         f"{CODES}: not a .npy array",
     ),
-    "float": (lambda f: rewrite(f, np.zeros((25, 8), np.float32)), r"float32 \[25, 8\], expected int32"),
-    "width": (lambda f: rewrite(f, np.zeros((25, 7), np.int32)), r"int32 \[25, 7\], expected"),
-    "no frames": (lambda f: rewrite(f, np.zeros((0, 8), np.int32)), r"int32 \[0, 8\], expected"),
-    "high": (lambda f: rewrite(f, np.full((25, 8), 512, np.int32)), r"codes 512\.\.512, expected 0\.\.511"),
-    "low": (lambda f: rewrite(f, np.full((25, 8), -1, np.int32)), "expected 0"),
+    "float": (lambda f: rewrite(f, zeros(25).astype(np.float32)), r"float32 \[25, \d\], expected int32"),
+    "width": (lambda f: rewrite(f, zeros(25)[:, 1:]), r"int32 \[25, \d\], expected"),
+    "no frames": (lambda f: rewrite(f, zeros(0)), r"int32 \[0, \d\], expected"),
+    "high": (
+        lambda f: rewrite(f, zeros(25) + CODEBOOK_SIZE),
+        rf"codes {CODEBOOK_SIZE}\.\.{CODEBOOK_SIZE}, expected 0\.\.",
+    ),
+    "low": (lambda f: rewrite(f, zeros(25) - 1), "expected 0"),
 }
 
 

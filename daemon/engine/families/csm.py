@@ -72,12 +72,12 @@ class CsmModel:
             self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
             self._opened = opened.pop_all()
         hashes = " ".join(manifest.files[role].sha256 for role in ("backbone", "text_embeddings", "audio_embeddings"))
-        identity = f"{hashes} exact={exact} batch={self._backbone.model.max_batch} {runtime()}"
+        reads = f"exact={exact} batch={self._backbone.model.max_batch} bidirectional={manifest.prompt.bidirectional}"
         self._prompt = Prompt(
             self._backbone,
             max_frames=round(manifest.limits.context_s * manifest.audio.frame_rate),
             frames_per_token=manifest.limits.seconds_per_token * manifest.audio.frame_rate,
-            files=KvFiles(kv_folder, kv_bytes, identity),
+            files=KvFiles(kv_folder, kv_bytes, f"{hashes} {reads} {runtime()}"),
         )
         size = manifest.audio.codebook_size
         stop = manifest.stop.code

@@ -1,0 +1,125 @@
+"""The stages codec and encode, on a few real sentences."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from codec_scene import CODEC, Interrupted, codec, spoken
+
+from daemon.errors import ModelError
+from training import codec as stage
+from training import encode
+from training.checkpoint import load
+from training.codec_data import UNKNOWN, Cutter, read_codes
+from training.codec_store import load_codec
+from training.journal import read_log
+from training.speech import Speech
+from training.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Two voices, five texts, spoken."""
+    return spoken(tmp_path_factory.mktemp("codec") / "work")
+
+
+@pytest.fixture
+def fresh(config, tmp_path):
+    """The same in a workspace of its own."""
+    work = tmp_path / "work"
+    shutil.copytree(Path(config.paths.work) / "speech", work / "speech")
+    return config.model_copy(update={"paths": config.paths.model_copy(update={"work": str(work)})})
+
+
+def weights(config, name: str) -> dict[str, torch.Tensor]:
+    state = load(Workspace(config.paths.work).codec / name, "cpu")
+    assert state is not None
+    return state["codec"]
+
+
+def test_pieces_are_cut_with_their_phones(config):
+    """Audio and phones of a piece begin at the same quarter of a frame; unknown phones are said to be so."""
+    speech = Speech(Workspace(config.paths.work))
+    pieces = Cutter(speech, "train", 40).draw(np.random.default_rng(0), 6)
+    assert pieces.audio.shape == (6, 40 * 1920)
+    assert pieces.phones.shape == (6, 40, 4)
+    sounds = pieces.audio.view(6, 160, 480).square().mean(2).sqrt()
+    spoken_now = pieces.phones.view(6, 160) > 0
+    assert sounds[spoken_now].mean() > 10 * sounds[~spoken_now].mean()
+    for number, item in enumerate(speech.utterances):
+        speech.utterances[number] = type(item)(
+            **{name: getattr(item, name) for name in item.__slots__} | {"phones": ()}
+        )
+    assert (Cutter(speech, "train", 4).draw(np.random.default_rng(0), 2).phones == UNKNOWN).all()
+
+
+def test_both_trainings_run_and_leave_what_comes_next(fresh):
+    """Checkpoints, codes, logs and pictures are there; the second training changes the decoder alone."""
+    stage.run(fresh, device="cpu", processes=1, minutes=None)
+    work = Workspace(fresh.paths.work)
+    before, after = weights(fresh, "recon.pt"), weights(fresh, "adversary.pt")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"dec"}
+    for name in ("codec_recon", "codec_adversary"):
+        assert (work.plots / f"{name}_spectrogram.png").exists()
+        last = read_log(work.log(name))[-1]
+        assert last["held_mel"] > 0
+    learned = [line for line in read_log(work.log("codec_recon")) if "phones_right" in line]
+    assert len(learned) == CODEC.steps
+    assert torch.equal(load_codec(work, "cpu").state_dict()["dec.o.weight"], after["dec.o.weight"])
+    stage.run(fresh, device="cpu", processes=1, minutes=None)  # nothing is left to do
+    assert all(torch.equal(value, weights(fresh, "adversary.pt")[name]) for name, value in after.items())
+
+
+def test_an_interrupted_training_comes_to_the_same(config, tmp_path):
+    """Stopped and started again, both trainings end with the same weights, bit for bit."""
+    ends = []
+    for name, stops in (("whole", (None,)), ("parts", (2, 3, None))):
+        work = tmp_path / name
+        shutil.copytree(Path(config.paths.work) / "speech", work / "speech")
+        own = config.model_copy(update={"paths": config.paths.model_copy(update={"work": str(work)})})
+        for after in stops:
+            stage.reconstruct(Interrupted(after), own)
+        encode.encode(Interrupted(), own)
+        for after in stops:
+            stage.deceive(Interrupted(after), own)
+        ends.append(weights(own, "adversary.pt"))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_codes_lie_in_the_order_of_the_utterances(fresh):
+    """Row first_frame + t is frame t; an interrupted stage goes on; other codecs' codes are made anew."""
+    work = Workspace(fresh.paths.work)
+    with pytest.raises(ModelError, match="run the stage codec"):
+        encode.encode(Interrupted(), fresh)
+    stage.reconstruct(Interrupted(), fresh)
+    encode.encode(Interrupted(2), fresh)
+    assert not work.codes.exists()
+    encode.encode(Interrupted(), fresh)
+    speech, codes = Speech(work), read_codes(work.codes)
+    assert codes.dtype == np.int16
+    assert codes.shape == (speech.num_frames, CODEC.keep_codebooks)
+    made = load_codec(work, "cpu")
+    for number, item in enumerate(speech.utterances):
+        audio = torch.from_numpy(speech.padded(number))[None]
+        found = made.encode(audio, CODEC.keep_codebooks)[0].numpy()
+        assert (found == codes[item.first_frame : item.first_frame + item.num_frames]).mean() > 0.95
+    written = work.codes.stat().st_mtime_ns
+    encode.encode(Interrupted(), fresh)
+    assert work.codes.stat().st_mtime_ns == written
+    state = load(work.codec / "recon.pt", "cpu")
+    torch.save({**state, "codec": codec(5).state_dict()}, work.codec / "recon.pt")
+    encode.encode(Interrupted(), fresh)
+    assert json.loads(work.codes.with_suffix(".json").read_text()) != {}
+    assert work.codes.stat().st_mtime_ns != written
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(fresh):
+    """The message names both and what to do."""
+    stage.reconstruct(Interrupted(1), fresh)
+    other = fresh.model_copy(update={"codec": CODEC.model_copy(update={"width": 32})})
+    with pytest.raises(ModelError, match="remove it to begin anew"):
+        stage.reconstruct(Interrupted(1), other)

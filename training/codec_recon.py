@@ -1,0 +1,135 @@
+"""The codec's first training: encoder, codebooks and decoder learn to give back what they hear."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.codec_compile import compiled
+from training.codec_config import CodecConfig
+from training.codec_course import optimizer, set_rate
+from training.codec_data import UNKNOWN, Cutter
+from training.codec_look import Look
+from training.codec_model import Codec, Sizes
+from training.phones import PHONES
+from training.runner import Run
+from training.spectra import Reconstruction
+from training.speech import Speech
+
+_QUARTERS = 4
+_START_BATCHES = 40
+"""Batches whose latents the codebooks begin with."""
+
+
+def sizes_of(config: CodecConfig) -> Sizes:
+    """The sizes that a configuration asks for."""
+    return Sizes(**{name: getattr(config, name) for name in Sizes.__dataclass_fields__})
+
+
+class Reconstructing:
+    """A codec in its first training.
+
+    Args:
+        run: this process.
+        config: [codec].
+        speech: to learn from.
+        look: at held-out speech.
+    """
+
+    def __init__(self, run: Run, config: CodecConfig, speech: Speech, look: Look) -> None:
+        self._run, self._config, self._look = run, config, look
+        torch.manual_seed(0)  # the same beginning in every process
+        sizes = sizes_of(config)
+        self.codec = Codec(sizes).to(run.device)
+        # Normalised, because the commitment loss makes the latents ever smaller.
+        self._phones = nn.Sequential(
+            nn.LayerNorm(sizes.width_latent), nn.Linear(sizes.width_latent, _QUARTERS * len(PHONES))
+        ).to(run.device)
+        self._trained = nn.ModuleList([self.codec, self._phones])
+        self._parameters = list(self._trained.parameters())
+        self._optimizer = optimizer(self._trained, config.rate)
+        self._compare = Reconstruction(config.bandwidth_hz).to(run.device)
+        self._cutter = Cutter(speech, "train", config.segment_frames)
+        self._encode = compiled(self.codec.enc, config, run.device)
+        self._decode = compiled(self.codec.dec, config, run.device)
+        self.parts: dict[str, Any] = {"codec": self.codec, "phones": self._phones, "optimizer": self._optimizer}
+        self.facts: dict[str, Any] = {"sizes": asdict(sizes)}
+
+    def learn(self, step: int, factor: float) -> dict[str, Tensor]:
+        """Do one step; what was measured, by name."""
+        config, quantizer = self._config, self.codec.q
+        if step >= config.start_codebooks and not quantizer.started:
+            self._start_codebooks()
+        loss, measured = self._losses()
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        gradients = [each.grad for each in self._parameters if each.grad is not None]
+        self._run.average([*gradients, *quantizer.new])
+        norm = nn.utils.clip_grad_norm_(self._parameters, config.clip)
+        set_rate(self._optimizer, config.rate * factor)
+        self._optimizer.step()
+        if quantizer.started:
+            quantizer.update()
+            if step % config.restart_every == 0:
+                quantizer.restart()
+                self._run.broadcast(quantizer.kept)
+        return measured | {"gradient": norm}
+
+    def look(self) -> dict[str, float | str]:
+        """Held-out speech through the codec as it is."""
+        return {**self._look.at(self.codec), "used": " ".join(map(str, self.codec.q.used()))}
+
+    def _losses(self) -> tuple[Tensor, dict[str, Tensor]]:
+        config, run = self._config, self._run
+        pieces = self._cutter.draw(run.generator, config.batch)
+        audio = pieces.audio.to(run.device)
+        with torch.no_grad():
+            wanted = self._compare.magnitudes(audio)
+            features = self.codec.features(wanted[0])
+        with torch.autocast(run.device.type, torch.bfloat16):
+            latents = self._encode(features)
+        latents = latents.float()
+        quantized = self.codec.q(latents, self._depths())
+        started = bool(self.codec.q.started)
+        with torch.autocast(run.device.type, torch.bfloat16):
+            parts = self._decode(quantized.latents if started else latents)
+        distances = self._compare(self.codec.dec.speech(parts), wanted)
+        named, right = self._name_phones(quantized.first if started else latents, pieces.phones.to(run.device))
+        loss = config.mel_weight * distances.mel + distances.spectrum + config.phone_weight * named
+        if started:
+            loss = loss + config.commitment_weight * quantized.commitment
+        return loss, {
+            "mel": distances.mel,
+            "spectrum": distances.spectrum,
+            "commitment": quantized.commitment,
+            "phones": named,
+            "phones_right": right,
+        }
+
+    def _depths(self) -> Tensor:
+        """How many codebooks each row of a batch uses: half of them as many as are kept, else any number."""
+        config, batch = self._config, self._config.batch
+        some = torch.randint(1, config.num_codebooks + 1, (batch,))
+        return torch.where(torch.rand(batch) < 0.5, config.keep_codebooks, some).to(self._run.device)
+
+    def _name_phones(self, first: Tensor, phones: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and share of right answers."""
+        logits = self._phones(first).view(-1, len(PHONES))
+        wanted = phones.reshape(-1)
+        known = (wanted != UNKNOWN).sum().clamp(min=1)
+        loss = functional.cross_entropy(logits, wanted, ignore_index=UNKNOWN, reduction="sum") / known
+        return loss, (logits.argmax(1) == wanted).sum() / known
+
+    @torch.no_grad()
+    def _start_codebooks(self) -> None:
+        config, run = self._config, self._run
+        latents = []
+        for _ in range(_START_BATCHES):
+            audio = self._cutter.draw(run.generator, config.batch).audio.to(run.device)
+            features = self.codec.features(self.codec.magnitudes(audio))
+            with torch.autocast(run.device.type, torch.bfloat16):
+                latents.append(self.codec.enc(features).float().flatten(0, 1))
+        self.codec.q.start(torch.cat(latents), config.batch * config.segment_frames)
+        run.broadcast(self.codec.q.kept)

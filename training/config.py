@@ -1,0 +1,129 @@
+"""training/starter.toml -> frozen sections. Unknown keys, wrong types and ranges are refused with the key's name."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from daemon.errors import ConfigError
+from training.codec_config import CodecConfig
+from training.evaluate_config import EvaluateConfig
+from training.export_config import ExportConfig
+from training.lm_config import LmConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PathsConfig(_Section):
+    """[paths]: where things are made."""
+
+    work: Annotated[str, Field(min_length=1)] = "build/starter"
+    """Everything a stage leaves for the next one; 8 GB for the starter voice."""
+    bundle: Annotated[str, Field(min_length=1)] = "models/starter"
+    """The bundle in use: `export --install` puts the new one there, `evaluate` writes its model card."""
+
+
+class CorpusConfig(_Section):
+    """[corpus]: how many utterances of each kind are spoken."""
+
+    seed: int = 1
+    max_characters: Annotated[int, Field(ge=20, le=300)] = 120
+    """The longest text in training, hence the longest segment the voice is asked to say at once."""
+    announcements: Annotated[int, Field(ge=0)] = 12_000
+    """Fills of templates: doors, timers, trains, shopping lists, questions."""
+    sentences: Annotated[int, Field(ge=0)] = 20_000
+    """Examples of use out of WordNet."""
+    definitions: Annotated[int, Field(ge=0)] = 6_000
+    """Definitions out of WordNet."""
+    docstrings: Annotated[int, Field(ge=0)] = 1_500
+    """Sentences of the Python standard library's documentation."""
+    vocabulary: Annotated[int, Field(ge=0)] = 14_000
+    """The most frequent words; each is said `repeats` times at least, in random company."""
+    repeats: Annotated[int, Field(ge=0)] = 2
+    names: Annotated[int, Field(ge=0)] = 6_000
+    """Proper names, in random company."""
+    words: Annotated[int, Field(ge=0)] = 2_500
+    """Words on their own."""
+    spellings: Annotated[int, Field(ge=0)] = 1_500
+    """Letters and digits one by one, acronyms, codes."""
+    numbers: Annotated[int, Field(ge=0)] = 2_000
+    """Numbers, money, units, times and dates on their own and in lists."""
+    long: Annotated[int, Field(ge=0)] = 2_000
+    """Two sentences in one breath."""
+
+
+class SpeakerConfig(_Section):
+    """[[speech.speakers]]: one voice, spoken by flite or recorded."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+    description: str
+    language: str = "en"
+    flite: str = ""
+    """flite's name of the voice."""
+    recordings: str = ""
+    """Folder with metadata.csv (a line a recording: file|text) and the files it names."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "SpeakerConfig":
+        if bool(self.flite) == bool(self.recordings):
+            raise ValueError(f"speaker {self.name}: give either flite or recordings")
+        return self
+
+
+class SpeechConfig(_Section):
+    """[speech]: who speaks."""
+
+    speakers: Annotated[tuple[SpeakerConfig, ...], Field(min_length=1, max_length=64)] = (
+        SpeakerConfig(name="slt", description="American English, female", flite="slt"),
+        SpeakerConfig(name="rms", description="American English, male", flite="rms"),
+    )
+    """In the order of their numbers in the prompt."""
+    level_db: Annotated[float, Field(ge=-40, le=-10)] = -22.0
+    """Loudness (RMS of what is not silent) that every utterance is brought to, dBFS."""
+    margin_s: Annotated[float, Field(ge=0, le=1)] = 0.08
+    """Silence kept before and after the speech."""
+
+
+class Config(_Section):
+    """The whole file."""
+
+    paths: PathsConfig = PathsConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    speech: SpeechConfig = SpeechConfig()
+    codec: CodecConfig = CodecConfig()
+    lm: LmConfig = LmConfig()
+    export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
+    """Read a configuration file; ``overrides`` maps "section.key" to a value that wins.
+
+    Raises:
+        ConfigError: the file is missing, not TOML, or a key is unknown, of the wrong type or out of range.
+    """
+    try:
+        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise ConfigError(f"{path}: {err}") from None
+    for name, value in (overrides or {}).items():
+        *sections, key = name.split(".")
+        table = tree
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[key] = value
+    try:
+        return Config.model_validate(_tuples(tree))
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _tuples(value: Any) -> Any:
+    """TOML has lists only, and strict validation wants tuples where the fields are tuples."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,32 @@
+"""Where the stages leave their results for one another."""
+
+from pathlib import Path
+
+
+class Workspace:
+    """The files of one voice in the making, below one folder.
+
+    Args:
+        root: the folder; it is made when something is written.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.corpus = self.root / "corpus.json"
+        """The texts: {"train": [[text, source]...], "held": ..., "origins": [...]}."""
+        self.audio = self.root / "speech" / "audio.i16"
+        """int16, 24 kHz, every utterance after the other."""
+        self.index = self.root / "speech" / "index.jsonl"
+        """A line an utterance."""
+        self.codec = self.root / "codec"
+        self.codes = self.root / "codes" / "codes.npy"
+        """int16 [frames of all utterances, Q]."""
+        self.lm = self.root / "lm"
+        self.export = self.root / "export"
+        self.bundles = self.root / "bundles"
+        self.evaluation = self.root / "evaluation"
+        self.plots = self.root / "plots"
+
+    def log(self, stage: str) -> Path:
+        """A stage's measurements, a JSON object a line."""
+        return self.root / "log" / f"{stage}.jsonl"
