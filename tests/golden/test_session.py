@@ -220,7 +220,7 @@ def test_a_failed_call_is_an_engine_error_and_the_engine_can_be_rebuilt(engine):
     session.next_audio_chunk()
     engine._model._backbone.model.num_positions = 1 << 20  # past the real cache: llama.cpp itself must refuse
     with pytest.raises(EngineError, match="llama_decode returned"):
-        engine._model._backbone.model.prefill(np.zeros((400, engine._model._backbone.model.width), np.float32))
+        engine._model._backbone.model.prefill(np.zeros((1000, engine._model._backbone.model.width), np.float32))
     engine.rebuild()
     assert digest(speak(engine, [TEXT])[0]) == before
 

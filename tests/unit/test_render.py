@@ -71,7 +71,7 @@ def test_a_stream_starts_before_its_text_ends():
     with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
         process.stdin.write(b"Dinner is ready.\nThe front ")
         process.stdin.flush()
-        assert len(process.stdout.read(44 + 2 * 24_000)) == 44 + 2 * 24_000
+        assert len(process.stdout.read(44 + 2 * 12_000)) == 44 + 2 * 12_000
         process.stdin.write(b"door is open.\n")
         process.stdin.close()
         assert len(process.stdout.read()) > 2 * 24_000
