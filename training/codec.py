@@ -1,17 +1,20 @@
 """The stage codec: train speech to codes and back, first alone, then the decoder against an adversary."""
 
 import time
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from daemon.errors import ModelError
 from training import encode
 from training.checkpoint import load
 from training.codec_adversary import Deceiving
+from training.codec_config import CodecConfig
 from training.codec_course import Course
 from training.codec_data import read_codes
 from training.codec_look import Look
-from training.codec_recon import Reconstructing
-from training.codec_store import ADVERSARY, RECON, codec_of, load_codec
+from training.codec_recon import Reconstructing, sizes_of
+from training.codec_store import ADVERSARY, DISCRIMINATORS, RECON, codec_of, load_codec, take_over, trained_elsewhere
 from training.runner import Run, launch
 from training.speech import Speech
 from training.stopping import Stopped
@@ -34,7 +37,7 @@ def run(config: "Config", *, device: str, processes: int, minutes: float | None,
         phase: recon (everything, alone) or adversary (the decoder, on the codes that the first gives); None is both.
 
     Raises:
-        ModelError: there is no speech, or a checkpoint is damaged or of other sizes.
+        ModelError: there is no speech, a checkpoint is damaged or of other sizes, or there is no codec to take over.
         StoreError: progress cannot be saved.
         Stopped: it ended early, and saved.
     """
@@ -55,10 +58,17 @@ def run(config: "Config", *, device: str, processes: int, minutes: float | None,
 
 
 def reconstruct(run: Run, config: "Config") -> None:
-    """One process of the first training."""
+    """One process of the first training, or of taking over what came out of another one."""
     work, codec = Workspace(config.paths.work), config.codec
+    if not codec.steps:
+        if run.rank == 0:
+            take_over(Path(codec.init), work, asdict(sizes_of(codec)))
+        return
     speech = Speech(work)
-    learner = Reconstructing(run, codec, speech, Look(run, codec, speech, work.plots, "codec_recon"))
+    look = Look(run, codec, speech, work.plots, "codec_recon")
+    learner = Reconstructing(run, codec, speech, look, config.speech.repeats)
+    if begin := _begin(run, codec, work.codec / RECON):
+        learner.begin_with(begin)
     course = Course(
         run,
         work.codec / RECON,
@@ -69,6 +79,13 @@ def reconstruct(run: Run, config: "Config") -> None:
         every=codec.checkpoint_every,
     )
     course.go_on(work.log("codec_recon"))
+
+
+def _begin(run: Run, config: CodecConfig, own: Path) -> dict[str, Any] | None:
+    """The other voice's codec that a training begins with, unless it has begun."""
+    if own.exists() or not config.init:
+        return None
+    return trained_elsewhere(Path(config.init), asdict(sizes_of(config)), run.device)
 
 
 def deceive(run: Run, config: "Config") -> None:
@@ -85,7 +102,11 @@ def deceive(run: Run, config: "Config") -> None:
         codes=read_codes(work.codes),
         codec=codec_of(state).to(run.device),
         look=Look(run, config.codec, speech, work.plots, "codec_adversary"),
+        repeats=config.speech.repeats,
     )
+    begin = _begin(run, config.codec, work.codec / ADVERSARY)
+    if begin and DISCRIMINATORS in begin:
+        learner.judged_by(begin[DISCRIMINATORS])
     course = Course(
         run,
         work.codec / ADVERSARY,

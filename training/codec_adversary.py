@@ -5,6 +5,7 @@ Codes therefore stay valid, so that the language model can be trained meanwhile.
 Source: Vocos, arXiv:2306.00814, and HiFi-GAN, arXiv:2010.05646, for losses and their weights.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -38,13 +39,22 @@ class Deceiving:
         codes: of all speech, int16 [frames, Q].
         codec: after its first training.
         look: at held-out speech.
+        repeats: how many times as often every speaker is heard.
 
     Raises:
         ModelError: the codes are not of this speech.
     """
 
     def __init__(
-        self, run: Run, config: CodecConfig, speech: Speech, *, codes: NDArray[np.int16], codec: Codec, look: Look
+        self,
+        run: Run,
+        config: CodecConfig,
+        speech: Speech,
+        *,
+        codes: NDArray[np.int16],
+        codec: Codec,
+        look: Look,
+        repeats: Sequence[int],
     ) -> None:
         if codes.shape != (speech.num_frames, config.keep_codebooks):
             expected = (speech.num_frames, config.keep_codebooks)
@@ -58,7 +68,8 @@ class Deceiving:
         self._decoder_parameters = list(codec.dec.parameters())
         self._adversary_parameters = list(self._adversary.parameters())
         self._compare = Reconstruction(config.bandwidth_hz).to(run.device)
-        self._cutter = Cutter(speech, "train", self._settings.context_frames + self._settings.segment_frames)
+        num_frames = self._settings.context_frames + self._settings.segment_frames
+        self._cutter = Cutter(speech, "train", num_frames, repeats)
         self._decode = compiled(codec.dec, config, run.device)
         self.parts: dict[str, Any] = {
             "codec": codec,
@@ -67,6 +78,10 @@ class Deceiving:
             "adversary_optimizer": self._adversary_optimizer,
         }
         self.facts: dict[str, Any] = {"sizes": asdict(codec.sizes)}
+
+    def judged_by(self, discriminators: dict[str, Tensor]) -> None:
+        """Begin with discriminators that another decoder was trained against, given by their state."""
+        self._adversary.load_state_dict(discriminators)
 
     def learn(self, step: int, factor: float) -> dict[str, Tensor]:
         """Do one step of both sides, each against the other as it was before; what was measured, by name."""

@@ -47,6 +47,8 @@ class CodecConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    init: str = ""
+    """Work folder of another voice whose codec both trainings begin with; empty: with nothing."""
     num_codebooks: Annotated[int, Field(ge=1, le=32)] = 6
     """Trained; later ones refine earlier ones."""
     keep_codebooks: Annotated[int, Field(ge=1, le=32)] = 4
@@ -65,8 +67,9 @@ class CodecConfig(BaseModel):
     """Decoder blocks at 100 Hz."""
     bandwidth_hz: Annotated[float, Field(ge=1000, le=12000)] = 7600.0
     """Nothing above is coded: flite's voices have nothing there. 12000 for recordings with all treble."""
-    steps: Count = 8000
-    """Steps of all processes together."""
+    steps: Annotated[int, Field(ge=0)] = 8000
+    """Steps of all processes together. 0, beside ``init``: encoder and codebooks stay as they are, and only the decoder
+    goes on learning; that needs a voice much like those that the codec was trained on."""
     batch: Count = 10
     """Segments a step and process."""
     segment_frames: Annotated[int, Field(ge=2)] = 18
@@ -99,4 +102,6 @@ class CodecConfig(BaseModel):
     def _keeps_what_there_is(self) -> "CodecConfig":
         if self.keep_codebooks > self.num_codebooks:
             raise ValueError(f"keep_codebooks: expected at most num_codebooks ({self.num_codebooks})")
+        if not (self.steps or self.init):
+            raise ValueError("steps: expected 1 or more where init names no codec to take over")
         return self

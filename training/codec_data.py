@@ -1,5 +1,6 @@
 """Pieces of speech of one length, as the codec is trained on them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,17 +45,19 @@ class Cutter:
         speech: all of it.
         split: train or held.
         num_frames: of a piece.
+        repeats: by speaker, so many times as often as that; none: all alike.
 
     Raises:
         ModelError: the split is empty.
     """
 
-    def __init__(self, speech: Speech, split: str, num_frames: int) -> None:
+    def __init__(self, speech: Speech, split: str, num_frames: int, repeats: Sequence[int] = ()) -> None:
         self._speech = speech
         self._numbers = speech.split(split)
         if not self._numbers:
             raise ModelError(f"speech: expected utterances of the split {split}, found none; run the stage speak")
-        self._ends = np.cumsum([speech.utterances[number].num_frames for number in self._numbers])
+        items = [speech.utterances[number] for number in self._numbers]
+        self._ends = np.cumsum([item.num_frames * (repeats[item.speaker] if repeats else 1) for item in items])
         self._num_frames = num_frames
         self._phones: dict[int, NDArray[np.int8]] = {}
 

@@ -1,5 +1,6 @@
 """The codec's first training: encoder, codebooks and decoder learn to give back what they hear."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,6 +14,7 @@ from training.codec_course import optimizer, set_rate
 from training.codec_data import UNKNOWN, Cutter
 from training.codec_look import Look
 from training.codec_model import Codec, Sizes
+from training.codec_store import PHONE_NAMES
 from training.phones import PHONES
 from training.runner import Run
 from training.spectra import Reconstruction
@@ -36,9 +38,10 @@ class Reconstructing:
         config: [codec].
         speech: to learn from.
         look: at held-out speech.
+        repeats: how many times as often every speaker is heard.
     """
 
-    def __init__(self, run: Run, config: CodecConfig, speech: Speech, look: Look) -> None:
+    def __init__(self, run: Run, config: CodecConfig, speech: Speech, look: Look, repeats: Sequence[int]) -> None:
         self._run, self._config, self._look = run, config, look
         torch.manual_seed(0)  # the same beginning in every process
         sizes = sizes_of(config)
@@ -51,11 +54,17 @@ class Reconstructing:
         self._parameters = list(self._trained.parameters())
         self._optimizer = optimizer(self._trained, config.rate)
         self._compare = Reconstruction(config.bandwidth_hz).to(run.device)
-        self._cutter = Cutter(speech, "train", config.segment_frames)
+        self._cutter = Cutter(speech, "train", config.segment_frames, repeats)
         self._encode = compiled(self.codec.enc, config, run.device)
         self._decode = compiled(self.codec.dec, config, run.device)
-        self.parts: dict[str, Any] = {"codec": self.codec, "phones": self._phones, "optimizer": self._optimizer}
+        self.parts: dict[str, Any] = {"codec": self.codec, PHONE_NAMES: self._phones, "optimizer": self._optimizer}
         self.facts: dict[str, Any] = {"sizes": asdict(sizes)}
+
+    def begin_with(self, state: dict[str, Any]) -> None:
+        """Begin with another codec: states of ``codec`` and, if there is one, of what names its ``phones``."""
+        self.codec.load_state_dict(state["codec"])
+        if PHONE_NAMES in state:
+            self._phones.load_state_dict(state[PHONE_NAMES])
 
     def learn(self, step: int, factor: float) -> dict[str, Tensor]:
         """Do one step; what was measured, by name."""

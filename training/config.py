@@ -65,6 +65,8 @@ class SpeakerConfig(_Section):
     """flite's name of the voice."""
     recordings: str = ""
     """Folder with metadata.csv (a line a recording: file|text) and the files it names."""
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 1
+    """How often an epoch has each of the training utterances: more for a few recordings beside much other speech."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "SpeakerConfig":
@@ -85,6 +87,11 @@ class SpeechConfig(_Section):
     """Loudness (RMS of what is not silent) that every utterance is brought to, dBFS."""
     margin_s: Annotated[float, Field(ge=0, le=1)] = 0.08
     """Silence kept before and after the speech."""
+
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """Of every speaker."""
+        return tuple(speaker.repeats for speaker in self.speakers)
 
 
 class Config(_Section):

@@ -19,8 +19,13 @@ _MARKS = ".!?"
 _SPELLINGS = ("{l}", "{d}", "{l} {d}", "Press {l}.", "It is spelled {l}.", "Gate {l}, seat {d}.", "Code {d}.")
 
 
+_READ_ALOUD = ("announcements", "sentences", "numbers")
+_READ_ALOUD_LONGEST, _NUM_READ_ALOUD = 90, 1000
+"""Characters, and how many sentences, of the list for those who record their own voice."""
+
+
 def run(config: Config) -> None:
-    """Write the workspace's corpus.json; the same configuration and machine give the same file.
+    """Write the workspace's corpus.json and to-read.csv; the same configuration and machine give the same files.
 
     Raises:
         ModelError: a Debian package with text is missing.
@@ -32,6 +37,9 @@ def run(config: Config) -> None:
     work.corpus.parent.mkdir(parents=True, exist_ok=True)
     content = {"origins": sources.ORIGINS, "held": held, "train": train}
     work.corpus.write_text(json.dumps(content, indent=0), encoding="utf-8")
+    chosen = [text for text, source in train if source in _READ_ALOUD and len(text) <= _READ_ALOUD_LONGEST]
+    lines = (f"{number:04}|{text}\n" for number, text in enumerate(chosen[:_NUM_READ_ALOUD], 1))
+    work.to_read.write_text("".join(lines), encoding="utf-8")
     for name, texts in (("training", train), ("held out", held)):
         counts = ", ".join(f"{count} {source}" for source, count in Counter(source for _, source in texts).items())
         print(f"{name}: {len(texts)} texts, {sum(len(text) for text, _ in texts)} characters ({counts})")

@@ -90,6 +90,7 @@ def _open(run: Run, part: Path, made_of: dict[str, Any]) -> "np.memmap[Any, np.d
 def _encode_all(run: Run, work: Workspace, speech: Speech, codec: Codec, codes: NDArray[np.int16]) -> bool:
     """Fill in what is missing; whether nothing is."""
     batches = [batch for batch in _batches(speech) if codes[speech.utterances[batch[-1]].first_frame, 0] == _TO_DO]
+    run.average([torch.zeros(1)])  # nobody fills anything in before all know what is missing
     rounds = -(-len(batches) // run.world)
     with Journal(run, work.log("encode"), total=rounds) as journal:
         for done in range(rounds):
@@ -98,6 +99,11 @@ def _encode_all(run: Run, work: Workspace, speech: Speech, codec: Codec, codes: 
             journal.step(done + 1)
             if run.should_stop():
                 return False
+    run.average([torch.zeros(1)])  # nobody looks before all have written
+    if (codes == _TO_DO).any():
+        raise ModelError(
+            f"{work.codes}: some frames were not coded; remove {work.codes.parent} and run the stage again"
+        )
     return True
 
 

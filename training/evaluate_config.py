@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SetName = Literal["announcements", "sentences", "words", "single", "paragraphs"]
+SetName = Literal["announcements", "sentences", "words", "single", "paragraphs", "recordings"]
 """Held-out texts by where they come from: the source of an utterance."""
 
-SETS: tuple[SetName, ...] = ("announcements", "sentences", "words", "single", "paragraphs")
+SETS: tuple[SetName, ...] = ("announcements", "sentences", "words", "single", "paragraphs", "recordings")
 _BARS: tuple[SetName, ...] = ("announcements", "sentences")
 
 

@@ -50,7 +50,7 @@ def train(run: Run, config: "Config") -> None:
     training = Training(run, config.lm, work.lm, shape_of(config, codes.shape[1]))
     if training.step >= config.lm.steps:
         return
-    data = sentences(speech, codes, "train", config.lm.longest)
+    data = sentences(speech, codes, "train", config.lm.longest, config.speech.repeats)
     held = sentences(speech, codes, "held", config.lm.longest)
     if not data:
         raise ModelError(f"{work.index}: no sentence to train on of {config.lm.longest} positions or fewer")

@@ -115,10 +115,16 @@ def sentence(speech: Speech, number: int, codes: NDArray[np.int16]) -> Sentence:
     )
 
 
-def sentences(speech: Speech, codes: NDArray[np.int16], split: str, longest: int) -> list[Sentence]:
-    """The utterances of a split, without those of more than ``longest`` positions."""
-    made = (sentence(speech, number, codes) for number in speech.split(split))
-    return [one for one in made if len(one) <= longest]
+def sentences(
+    speech: Speech, codes: NDArray[np.int16], split: str, longest: int, repeats: Sequence[int] = ()
+) -> list[Sentence]:
+    """The utterances of a split, without those of more than ``longest`` positions; ``repeats`` of each, by speaker."""
+    found: list[Sentence] = []
+    for number in speech.split(split):
+        one = sentence(speech, number, codes)
+        if len(one) <= longest:
+            found += [one] * (repeats[speech.utterances[number].speaker] if repeats else 1)
+    return found
 
 
 def plan(lengths: Sequence[int], positions: int, world: int, rng: np.random.Generator | None) -> list[list[int]]:

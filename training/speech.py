@@ -53,6 +53,7 @@ class Speech:
                     entry = json.loads(line)
                     num_frames = -(-entry["num_samples"] // FRAME_SAMPLES)
                     phones = tuple((int(phone), float(end)) for phone, end in entry.pop("phones"))
+                    entry.pop("recording", None)
                     self.utterances.append(
                         Utterance(**entry, first_frame=first_frame, num_frames=num_frames, phones=phones)
                     )

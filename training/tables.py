@@ -16,6 +16,7 @@ _SETS = {
     "words": "isolated words",
     "single": "one-word utterances",
     "paragraphs": "paragraphs",
+    "recordings": "recorded sentences",
 }
 _ABOUT_WORDS = """\
 Words that pocketsphinx (en-us) gets wrong, and in brackets the ratio to the teacher's on the same texts with its 95 %

@@ -14,6 +14,8 @@ class Workspace:
         self.root = Path(root)
         self.corpus = self.root / "corpus.json"
         """The texts: {"train": [[text, source]...], "held": ..., "origins": [...]}."""
+        self.to_read = self.root / "to-read.csv"
+        """Sentences for those who record their own voice, in the form that recordings are named in: file|text."""
         self.audio = self.root / "speech" / "audio.i16"
         """int16, 24 kHz, every utterance after the other."""
         self.index = self.root / "speech" / "index.jsonl"
@@ -26,6 +28,10 @@ class Workspace:
         self.bundles = self.root / "bundles"
         self.evaluation = self.root / "evaluation"
         self.plots = self.root / "plots"
+
+    def skipped(self, speaker: str) -> Path:
+        """Why recordings of a speaker are not used, a line each."""
+        return self.root / "speech" / f"skipped-{speaker}.txt"
 
     def log(self, stage: str) -> Path:
         """A stage's measurements, a JSON object a line."""

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from codec_scene import CODEC, Interrupted, codec, spoken
+from pydantic import ValidationError
 
 from daemon.errors import ModelError
 from training import codec as stage
 from training import encode
 from training.checkpoint import load
+from training.codec_config import CodecConfig
 from training.codec_data import UNKNOWN, Cutter, read_codes
 from training.codec_store import load_codec
 from training.journal import read_log
@@ -56,6 +58,21 @@ def test_pieces_are_cut_with_their_phones(config):
     assert (Cutter(speech, "train", 4).draw(np.random.default_rng(0), 2).phones == UNKNOWN).all()
 
 
+def test_a_speaker_can_be_heard_more_often(config):
+    """In proportion to his repeats; with one repeat each, what is drawn is what was drawn without any."""
+    speech = Speech(Workspace(config.paths.work))
+    frames = [0, 0]
+    for number in speech.split("train"):
+        frames[speech.utterances[number].speaker] += speech.utterances[number].num_frames
+    drawn = {}
+    for repeats in ((), (1, 1), (1, 9)):
+        numbers = Cutter(speech, "train", 6, repeats)._choose(np.random.default_rng(0), 2000)
+        drawn[repeats] = [speech.utterances[number].speaker for number in numbers]
+    assert drawn[()] == drawn[1, 1]
+    expected = 9 * frames[1] / (frames[0] + 9 * frames[1])
+    assert np.mean(drawn[1, 9]) == pytest.approx(expected, abs=0.05)
+
+
 def test_both_trainings_run_and_leave_what_comes_next(fresh):
     """Checkpoints, codes, logs and pictures are there; the second training changes the decoder alone."""
     stage.run(fresh, device="cpu", processes=1, minutes=None)
@@ -88,6 +105,70 @@ def test_an_interrupted_training_comes_to_the_same(config, tmp_path):
             stage.deceive(Interrupted(after), own)
         ends.append(weights(own, "adversary.pt"))
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """Another voice, whose codec is trained."""
+    work = tmp_path_factory.mktemp("finished")
+    shutil.copytree(Path(config.paths.work) / "speech", work / "speech")
+    other = config.model_copy(update={"paths": config.paths.model_copy(update={"work": str(work)})})
+    stage.run(other, device="cpu", processes=1, minutes=None)
+    return other
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_a_codec_can_be_taken_over(finished, fresh):
+    """With no steps of its own, encoder and codebooks stay, and so do the codes; the decoder goes on learning."""
+    own = fresh.model_copy(update={"codec": CODEC.model_copy(update={"init": finished.paths.work, "steps": 0})})
+    for _ in range(2):  # the second time, nothing is left to do
+        stage.run(own, device="cpu", processes=1, minutes=None)
+    before = weights(finished, "adversary.pt")
+    assert not changed(before, weights(own, "recon.pt"))
+    assert changed(before, weights(own, "adversary.pt")) == {"dec"}
+    codes = [read_codes(Workspace(item.paths.work).codes) for item in (own, finished)]
+    assert (codes[0] == codes[1]).mean() > 0.95
+
+
+def test_trainings_can_begin_with_another_codec(finished, fresh):
+    """Codebooks, what names the phones and discriminators too are where the other's were, until they learn more."""
+    slow = {"init": finished.paths.work, "rate": 1e-9, "steps": 2, "start_codebooks": 100}
+    adversary = CODEC.adversary.model_copy(update={"rate": 1e-9, "steps": 2})
+    own = fresh.model_copy(update={"codec": CODEC.model_copy(update=slow | {"adversary": adversary})})
+    stage.run(own, device="cpu", processes=1, minutes=None)
+    before, after = weights(finished, "adversary.pt"), weights(own, "adversary.pt")
+    assert after["q.started"]
+    for name, value in before.items():
+        if not name.startswith("q."):
+            torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
+    for place, key in (("recon.pt", "phones"), ("adversary.pt", "discriminators")):
+        states = [load(Workspace(item.paths.work).codec / place, "cpu")[key] for item in (own, finished)]
+        for name, value in states[1].items():
+            torch.testing.assert_close(states[0][name], value, rtol=0, atol=1e-6)
+
+
+def test_a_codec_that_cannot_be_begun_with_is_refused(finished, fresh, tmp_path):
+    """None there, one that is still in training, one of other sizes, and where this voice has one of its own."""
+
+    def refused(said, source, **changes):
+        codec = CODEC.model_copy(update={"init": str(source)} | changes)
+        with pytest.raises(ModelError, match=said):
+            stage.reconstruct(Interrupted(), fresh.model_copy(update={"codec": codec}))
+
+    refused("run the stage codec there first", tmp_path / "nowhere")
+    sizes = r"codec\.init: expected a codec of .*'width': 32"
+    refused(sizes, finished.paths.work, width=32)
+    refused(sizes, finished.paths.work, width=32, steps=0)
+    stage.reconstruct(Interrupted(2), fresh)
+    begun = shutil.copytree(fresh.paths.work, tmp_path / "begun")
+    refused(r"recon\.pt: expected the codec of .* \(codec\.init\); remove", finished.paths.work, steps=0)
+    Path(fresh.paths.work, "codec", "recon.pt").unlink()
+    refused(r"codec\.init: its first training is at step 2 of 8", begun)
+    with pytest.raises(ValidationError, match="where init names no codec"):
+        CodecConfig(steps=0)
 
 
 def test_codes_lie_in_the_order_of_the_utterances(fresh):

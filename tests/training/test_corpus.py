@@ -29,8 +29,8 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    """A small corpus."""
+def work(tmp_path_factory):
+    """A workspace with a small corpus."""
     if not shutil.which("wn") and not sources._WORDNET.exists():  # where the package puts it
         pytest.skip("wordnet-base is not installed")
     work = tmp_path_factory.mktemp("work")
@@ -39,7 +39,13 @@ def texts(tmp_path_factory):
     first = Workspace(work).corpus.read_bytes()
     corpus.run(config)
     assert Workspace(work).corpus.read_bytes() == first
-    return json.loads(first)
+    return Workspace(work)
+
+
+@pytest.fixture(scope="module")
+def texts(work):
+    """Its texts."""
+    return json.loads(work.corpus.read_bytes())
 
 
 def test_every_text_is_in_the_alphabet_and_within_the_longest(texts):
@@ -58,6 +64,15 @@ def test_nothing_held_out_is_learned_from(texts):
     words = [text[:-1] for text, source in texts["held"] if source == "words"]
     learned = {word for text, _ in texts["train"] for word in re.findall(r"[a-z']+", text)}
     assert sum(word not in learned for word in words) >= len(words) // 2
+
+
+def test_those_who_record_are_given_texts_to_read(work, texts):
+    """Training texts alone, numbered, none too long to say in one breath, in the form of metadata.csv."""
+    lines = [line.split("|") for line in work.to_read.read_text(encoding="utf-8").splitlines()]
+    assert [name for name, _ in lines] == [f"{number:04}" for number in range(1, len(lines) + 1)]
+    sources = dict(texts["train"])
+    assert {sources[text] for _, text in lines} == {"announcements", "sentences", "numbers"}
+    assert max(len(text) for _, text in lines) <= 90
 
 
 def test_the_sets_are_as_large_as_the_bars_need(texts):

@@ -1,5 +1,6 @@
 """Batches of the language model: nothing lost, everything where it belongs."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -9,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_scene import SHAPE, random_sentence
 
-from training.lm_data import IGNORED, batches, collate, plan
+from training.lm_data import IGNORED, batches, collate, plan, sentences
+from training.speech import Speech
+from training.workspace import Workspace
 
 
 @given(lengths=st.lists(st.integers(4, 60), min_size=1, max_size=80), world=st.integers(1, 3), seed=st.integers(0, 9))
@@ -35,6 +38,28 @@ def test_an_interrupted_order_goes_on():
     for start in (5, 20):
         later = batches(data, **given_, start=start)
         assert [[one.tokens.tolist() for one in next(later)] for _ in range(40 - start)] == expected[start:]
+
+
+def test_a_speaker_can_come_more_often_in_an_epoch(tmp_path):
+    """So many times as his repeats say, in another place of every epoch, and the same after an interruption."""
+    work = Workspace(tmp_path)
+    work.index.parent.mkdir()
+    lines = [
+        {"text": "ab" * (n + 1), "source": "", "split": "train", "speaker": n % 2, "start": 0, "num_samples": 9000}
+        for n in range(6)
+    ]
+    work.index.write_text("".join(json.dumps(line | {"phones": []}) + "\n" for line in lines))
+    np.zeros(9000, np.int16).tofile(work.audio)
+    speech = Speech(work)
+    codes = np.zeros((speech.num_frames, 2), np.int16)
+    plain = [one.tokens.tolist() for one in sentences(speech, codes, "train", 64)]
+    data = sentences(speech, codes, "train", 64, (1, 5))
+    counts = Counter(tuple(one.tokens) for one in data)
+    assert [counts[tuple(tokens)] for tokens in plain] == [1, 5, 1, 5, 1, 5]
+    assert [one.tokens.tolist() for one in sentences(speech, codes, "train", 64, (1, 1))] == plain
+    whole, later = (batches(data, positions=64, rank=0, world=1, seed=4, start=start) for start in (0, 9))
+    steps = [[one.tokens.tolist() for one in next(whole)] for _ in range(40)]
+    assert [[one.tokens.tolist() for one in next(later)] for _ in range(31)] == steps[9:]
 
 
 def test_where_things_are_in_a_batch():
