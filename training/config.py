@@ -53,6 +53,9 @@ class CorpusConfig(_Section):
     """Numbers, money, units, times and dates on their own and in lists."""
     long: Annotated[int, Field(ge=0)] = 2_000
     """Two sentences in one breath."""
+    short: Annotated[int, Field(ge=0)] = 6_000
+    """Utterances of one or two frequent words, as statements, exclamations and questions: without them the prototype of
+    this voice cut one-word questions short."""
 
 
 class SpeakerConfig(_Section):

@@ -16,6 +16,7 @@ _SEED_HELD = 7
 NUM_HELD = {"announcements": 200, "sentences": 300, "words": 500, "single": 100, "paragraphs": 50}
 """How many utterances of each kind are held out."""
 _MARKS = ".!?"
+_FREQUENT = 2000
 _SPELLINGS = ("{l}", "{d}", "{l} {d}", "Press {l}.", "It is spelled {l}.", "Gate {l}, seat {d}.", "Code {d}.")
 
 
@@ -136,7 +137,14 @@ class Corpus:
         chosen = [(text, name) for name, (count, texts) in kinds.items() for text in _take(new(texts), count)]
         chosen += [(text, "long") for text in _take(new(self._joined(chosen)), config.long)]
         self._rng.shuffle(chosen)
-        return chosen
+        return chosen + [(text, "short") for text in _take(new(self._short()), config.short)]
+
+    def _short(self) -> Iterator[str]:
+        """The most frequent words with every mark, alone and in pairs."""
+        for word in self._vocabulary:
+            for mark in _MARKS:
+                yield word + mark
+                yield f"{word} {self._rng.choice(self._vocabulary[:_FREQUENT])}{mark}"
 
     def _covering(self, words: list[str], repeats: int) -> Iterator[str]:
         """Every word ``repeats`` times, three to seven at once."""

@@ -25,6 +25,7 @@ SMALL = {
     "spellings": 40,
     "numbers": 40,
     "long": 30,
+    "short": 60,
 }
 
 
