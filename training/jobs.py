@@ -16,7 +16,8 @@ RECORDED = "recordings"
 """The source of a recorded speaker's texts."""
 _TOLD = 5
 """Recordings that are not used and named on the terminal."""
-_Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""``map``, over several processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,7 @@ class Job:
         return entry
 
 
-def plan(work: Workspace, config: Config, each: _Each) -> list[Job]:
+def plan(work: Workspace, config: Config, each: Each) -> list[Job]:
     """All jobs: held-out texts by every speaker of flite's, the training texts by these in turn, then the recordings.
 
     Recordings are last, so that what flite has spoken stays as it is when somebody's recordings are added.
@@ -46,7 +47,7 @@ def plan(work: Workspace, config: Config, each: _Each) -> list[Job]:
     Args:
         work: with the texts.
         config: of the voice.
-        each: ``map`` over several processes.
+        each: who does them.
 
     Raises:
         ModelError: the texts have not been chosen.
@@ -74,7 +75,7 @@ def _spoken(corpus: dict[str, Any], numbers: list[int]) -> Iterator[Job]:
         yield Job(text=text, source=source, split="train", speaker=numbers[count % len(numbers)])
 
 
-def _recorded(work: Workspace, config: Config, number: int, never_trained: set[str], each: _Each) -> Iterator[Job]:
+def _recorded(work: Workspace, config: Config, number: int, never_trained: set[str], each: Each) -> Iterator[Job]:
     speaker = config.speech.speakers[number]
     limits = Limits(config.corpus.max_characters, config.lm.longest)
     usable, skipped = read(Path(speaker.recordings), limits, each)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from daemon.errors import StoreError
+from training.workspace import hold
 
 _LINE_EVERY_S = 30.0
 _KEEP = 0.98
@@ -41,6 +42,7 @@ class Journal:
 
         Raises:
             StoreError: the log cannot be written.
+            BadRequestError: another run is writing it.
         """
         self._active = run.rank == 0
         if not self._active:
@@ -54,6 +56,7 @@ class Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             cut_off = path.exists() and not path.read_bytes().endswith(b"\n")
             self._file = path.open("a", encoding="utf-8", buffering=1)
+            hold(self._file)
             if cut_off:  # the process before was killed while it wrote
                 self._file.write("\n")
         except OSError as err:

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -18,10 +19,10 @@ from daemon.errors import ModelError, StoreError
 from daemon.values import F32, SAMPLE_RATE
 from training import forced_alignment, recordings
 from training.config import Config, SpeakerConfig, SpeechConfig
-from training.jobs import Job, done, plan
+from training.jobs import Each, Job, done, plan
 from training.loudness import prepare
 from training.phones import phone_id
-from training.workspace import Workspace
+from training.workspace import Workspace, hold
 
 _CHUNK = 16
 """Jobs that a process is given at once."""
@@ -33,29 +34,37 @@ def run(config: Config) -> None:
     Raises:
         ModelError: the corpus has not been made, flite is not installed, or what has been spoken is not of this
             configuration.
-        BadRequestError: a speaker has no recording that can be used.
+        BadRequestError: a speaker has no recording that can be used, or another run is at work here.
         StoreError: the disk is full.
     """
     work = Workspace(config.paths.work)
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), _start, (config.speech,)) as pool:
         each = partial(pool.imap, chunksize=_CHUNK)
         jobs = plan(work, config, each)
-        count, size = done(work, jobs)
-        rest = jobs[count:]
         work.audio.parent.mkdir(parents=True, exist_ok=True)
-        with work.audio.open("ab") as audio, work.index.open("a", encoding="utf-8") as index:
-            audio.truncate(size)
-            for job, (pcm, phones) in zip(rest, track(each(_say, rest), "speaking", total=len(rest)), strict=True):
-                line = job.entry() | {"start": size // 2, "num_samples": len(pcm), "phones": phones}
-                try:
-                    audio.write(pcm.tobytes())
-                    audio.flush()
-                    index.write(json.dumps(line) + "\n")
-                    index.flush()
-                except OSError as err:
-                    raise StoreError(f"{work.audio}: {err.strerror}") from None
-                size += pcm.nbytes
+        with work.audio.open("ab") as audio:
+            hold(audio)
+            size = _append(work, audio, jobs, each)
     print(f"spoken: {len(jobs)} utterances, {size / 2 / SAMPLE_RATE / 3600:.1f} hours")
+
+
+def _append(work: Workspace, audio: BinaryIO, jobs: list[Job], each: Each) -> int:
+    """Do the jobs that are not done yet; the bytes of audio there are then."""
+    count, size = done(work, jobs)
+    rest = jobs[count:]
+    audio.truncate(size)
+    with work.index.open("a", encoding="utf-8") as index:
+        for job, (pcm, phones) in zip(rest, track(each(_say, rest), "speaking", total=len(rest)), strict=True):
+            line = job.entry() | {"start": size // 2, "num_samples": len(pcm), "phones": phones}
+            try:
+                audio.write(pcm.tobytes())
+                audio.flush()
+                index.write(json.dumps(line) + "\n")
+                index.flush()
+            except OSError as err:
+                raise StoreError(f"{work.audio}: {err.strerror}") from None
+            size += pcm.nbytes
+    return size
 
 
 _speech: SpeechConfig

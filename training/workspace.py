@@ -1,6 +1,10 @@
 """Where the stages leave their results for one another."""
 
+import fcntl
 from pathlib import Path
+from typing import IO, Any
+
+from daemon.errors import BadRequestError
 
 
 class Workspace:
@@ -36,3 +40,18 @@ class Workspace:
     def log(self, stage: str) -> Path:
         """A stage's measurements, a JSON object a line."""
         return self.root / "log" / f"{stage}.jsonl"
+
+
+def hold(file: IO[Any]) -> None:
+    """Lock a file that only one run may write to, until it is closed or its process ends.
+
+    Raises:
+        BadRequestError: another run has it; the file is closed.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise BadRequestError(
+            "bad_request", f"{file.name}: another run of the same stage is at work; wait for it, or stop it"
+        ) from None

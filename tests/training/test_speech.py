@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from daemon.errors import ModelError
+from daemon.errors import BadRequestError, ModelError
 from training import align, speak
 from training.config import Config, PathsConfig, SpeechConfig
 from training.phones import PHONES, SILENCE, phone_id
 from training.speech import FRAME_SAMPLES, Speech
-from training.workspace import Workspace
+from training.workspace import Workspace, hold
 
 TEXTS = ["the cat sat on the mat.", "yes.", "the box is open, please close it."]
 
@@ -66,6 +66,17 @@ def test_a_stopped_run_goes_on_to_the_same_files(config):
     work.index.write_bytes(index[: len(index) * 2 // 3])
     speak.run(config)
     assert (work.index.read_bytes(), work.audio.read_bytes()) == (index, audio)
+
+
+def test_a_second_run_does_not_write_between_the_lines_of_the_first(config):
+    """While one has the audio, another is refused and changes nothing."""
+    work = Workspace(config.paths.work)
+    index, size = work.index.read_bytes(), work.audio.stat().st_size
+    with work.audio.open("ab") as audio:
+        hold(audio)
+        with pytest.raises(BadRequestError, match="another run of the same stage is at work"):
+            speak.run(config)
+    assert (work.index.read_bytes(), work.audio.stat().st_size) == (index, size)
 
 
 def test_letters_are_laid_on_the_sounds_they_make(config):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from daemon.errors import StoreError
+from daemon.errors import BadRequestError, StoreError
 from training.journal import Journal, read_log
 
 FIRST, SECOND = SimpleNamespace(rank=0), SimpleNamespace(rank=1)
@@ -55,3 +55,14 @@ def test_a_log_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="log cannot be written"):
         Journal(FIRST, tmp_path / "file" / "log.jsonl", total=1)
+
+
+def test_two_runs_of_one_stage_do_not_write_the_same_files(tmp_path):
+    """The second is refused while the first is at work, and not after it."""
+    log = tmp_path / "lm.jsonl"
+    with (
+        Journal(FIRST, log, total=1),
+        pytest.raises(BadRequestError, match=r"lm\.jsonl: another run of the same stage is at work"),
+    ):
+        Journal(FIRST, log, total=1)
+    Journal(FIRST, log, total=1).close()
