@@ -4,14 +4,12 @@ Whoever speaks a text (the teacher, its speech coded and decoded, every bundle) 
 compared with the teacher. What was spoken and heard is kept, so that a second run only does the rest.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daemon.errors import ModelError
 from training.coded import Coded
 from training.crew import Crew
 from training.judge import Judge, count_errors
@@ -21,15 +19,14 @@ from training.report import check_card, write_report
 from training.shelf import Made, read
 from training.speech import FRAME_SAMPLES, Speech
 from training.stopping import StopRequest, on_signals
-from training.tables import BundleInfo, Findings, describe
-from training.tally import Judged, Row, row
+from training.tables import BundleInfo, Findings
+from training.tally import Judged
 from training.workspace import Workspace
 
 if TYPE_CHECKING:
     from training.config import Config
 
 _RECIPES = ("f32", "q8_0", "q4_0")
-_QUICK = ("announcements", "sentences")
 _MEMORY = "heard.jsonl"
 
 
@@ -60,27 +57,6 @@ def run(config: "Config", *, device: str, processes: int, minutes: float | None)
                 found.judged[recipe] = panel.judge_bundle(bundle, numbers)
                 found.bundles[recipe] = BundleInfo(bundle.digest, bundle.num_bytes)
     write_report(found, speech, chosen.pictures, work.evaluation, card)
-
-
-def quick(work: Workspace, speaker: int, count: int) -> Row:
-    """What can be said in a minute or two, during training: so many announcements and sentences of one speaker, q8_0.
-
-    Raises:
-        ModelError: there is no bundle in the workspace, or it lacks the speaker.
-        StoreError: the disk is full.
-    """
-    folders = sorted(work.bundles.glob("*-q8_0"))
-    if not folders:
-        raise ModelError(f"{work.bundles}: no bundle *-q8_0; run the stage export first")
-    speech = Speech(work)
-    numbers = [n for n in held_out(speech, _QUICK, count) if speech.utterances[n].speaker == speaker]
-    if not numbers:
-        raise ModelError(f"{work.index}: no held-out utterance of speaker {speaker}")
-    with Crew(2, StopRequest()) as crew:
-        bundle = Bundle(folders[0], work.evaluation, crew)
-        found = row(_Panel(speech, work, crew).judge_bundle(bundle, numbers), resamples=1000)
-    print(f"{folders[0].name}, speaker {speaker}: {describe(found)}", file=sys.stderr)
-    return found
 
 
 def held_out(speech: Speech, sets: Sequence[str], limit: int) -> list[int]:

@@ -47,6 +47,8 @@ class Bundle:
     """
 
     def __init__(self, folder: Path, kept: Path, crew: Crew) -> None:
+        if not folder.exists():
+            raise ModelError(f"{folder}: missing; run the stage export first")
         manifest = load_bundle(folder).manifest
         self.name = manifest.name
         self.digest = hashlib.sha256((folder / "manifest.toml").read_bytes()).hexdigest()

@@ -75,14 +75,6 @@ def markdown(found: Findings, pictures: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def describe(figures: Row) -> str:
-    """The most important figures in one line."""
-    rates = f"{_percent(figures.rate.value)} of words wrong, teacher {_percent(figures.teacher_rate.value)}"
-    faults = f"{figures.runaways} runaways, {figures.early_ends} early ends"
-    more = f"{figures.skips} skips, {figures.repeats} repeats, {figures.distortion_db:.1f} dB"
-    return f"{figures.number} utterances, {rates}, ratio {_interval(figures.ratio)}; {faults}, {more}"
-
-
 def _table(columns: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
     lines = [columns, ["---", *("---:" for _ in columns[1:])], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -111,15 +111,6 @@ def test_a_quick_look_leaves_the_card_alone(config, evaluated):
     assert "| announcements | 1 |" in (evaluated.evaluation / "report.md").read_text()
 
 
-def test_quick_figures_of_one_speaker(evaluated, capsys):
-    """During training: announcements and sentences, so many of each."""
-    found = evaluate.quick(evaluated, 0, 1)
-    assert found.number == 2
-    assert "2 utterances" in capsys.readouterr().err
-    with pytest.raises(ModelError, match="speaker 3"):
-        evaluate.quick(evaluated, 3, 1)
-
-
 def test_renderings_are_the_daemons(evaluated):
     """At the daemon's rate, each with its segments, and none cut short."""
     made = sorted(evaluated.evaluation.glob("*/slt/*.flac"))
@@ -160,7 +151,8 @@ def test_a_card_without_its_markers_is_noticed_before_anything_is_made(config, t
         run(config.model_copy(update={"paths": paths}))
 
 
-def test_a_workspace_without_bundles_says_what_to_do(evaluated, tmp_path):
+def test_a_voice_that_was_not_exported_says_what_to_do(config):
     """In one line."""
-    with pytest.raises(ModelError, match="export"):
-        evaluate.quick(Workspace(tmp_path), 0, 1)
+    other = config.export.model_copy(update={"name": "other"})
+    with pytest.raises(ModelError, match="other-q8_0: missing; run the stage export first"):
+        run(config.model_copy(update={"export": other}))
