@@ -43,7 +43,7 @@ program missing or damaged, 69 a library is not installed, 70 a process crashed,
 
 @dataclass(frozen=True)
 class _Means:
-    """What the stages that use torch are given."""
+    """What the stages are given beside the configuration."""
 
     device: str
     processes: int
@@ -61,7 +61,11 @@ class _Means:
             minutes = (self.deadline_s - time.monotonic()) / 60
             if minutes <= 0:
                 raise Stopped
-        given: dict[str, Any] = {"device": self.device, "processes": self.processes, "minutes": minutes}
+        if stage == "corpus":
+            return {}
+        given: dict[str, Any] = {"minutes": minutes}
+        if stage in TRAINING_STAGES:
+            given |= {"device": self.device, "processes": self.processes}
         return given | ({"phase": self.phase} if stage == "codec" and self.phase else {})
 
 
@@ -189,7 +193,7 @@ def _stage(stage: str, module: ModuleType, config: "Config", means: _Means) -> N
     """
     if stage in TEXT_STAGES:
         try:
-            module.run(config)
+            module.run(config, **means.arguments(stage))
         except KeyboardInterrupt:  # they keep what they have at any time
             raise Stopped from None
         return

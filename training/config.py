@@ -23,7 +23,7 @@ class PathsConfig(_Section):
     work: Annotated[str, Field(min_length=1)] = "build/starter"
     """Everything a stage leaves for the next one; 8 GB for the starter voice."""
     bundle: Annotated[str, Field(min_length=1)] = "models/starter"
-    """The bundle in use: `export --install` puts the new one there, `evaluate` writes its model card."""
+    """The bundle in use: `--set export.install=q8_0` has `export` put one there, `evaluate` writes its model card."""
 
 
 class CorpusConfig(_Section):

@@ -22,33 +22,39 @@ from training.config import Config, SpeakerConfig, SpeechConfig
 from training.jobs import Each, Job, done, plan
 from training.loudness import prepare
 from training.phones import phone_id
+from training.stopping import Stopped, StopRequest
 from training.workspace import Workspace, hold
 
 _CHUNK = 16
 """Jobs that a process is given at once."""
 
 
-def run(config: Config) -> None:
+def run(config: Config, *, minutes: float | None = None) -> None:
     """Append what is missing to the workspace's audio and index: a stopped run goes on where it was.
 
+    Args:
+        config: of the voice.
+        minutes: the time after which it ends.
+
     Raises:
+        Stopped: the minutes were over; what has been spoken is kept.
         ModelError: the corpus has not been made, flite is not installed, or what has been spoken is not of this
             configuration.
         BadRequestError: a speaker has no recording that can be used, or another run is at work here.
         StoreError: the disk is full.
     """
-    work = Workspace(config.paths.work)
+    work, request = Workspace(config.paths.work), StopRequest(minutes)
     with multiprocessing.get_context("spawn").Pool(os.cpu_count(), _start, (config.speech,)) as pool:
         each = partial(pool.imap, chunksize=_CHUNK)
         jobs = plan(work, config, each)
         work.audio.parent.mkdir(parents=True, exist_ok=True)
         with work.audio.open("ab") as audio:
             hold(audio)
-            size = _append(work, audio, jobs, each)
+            size = _append(work, audio, jobs, each, request)
     print(f"spoken: {len(jobs)} utterances, {size / 2 / SAMPLE_RATE / 3600:.1f} hours")
 
 
-def _append(work: Workspace, audio: BinaryIO, jobs: list[Job], each: Each) -> int:
+def _append(work: Workspace, audio: BinaryIO, jobs: list[Job], each: Each, request: StopRequest) -> int:
     """Do the jobs that are not done yet; the bytes of audio there are then."""
     count, size = done(work, jobs)
     rest = jobs[count:]
@@ -64,6 +70,8 @@ def _append(work: Workspace, audio: BinaryIO, jobs: list[Job], each: Each) -> in
             except OSError as err:
                 raise StoreError(f"{work.audio}: {err.strerror}") from None
             size += pcm.nbytes
+            if request.asked:
+                raise Stopped
     return size
 
 

@@ -11,6 +11,7 @@ from training import align, speak
 from training.config import Config, PathsConfig, SpeechConfig
 from training.phones import PHONES, SILENCE, phone_id
 from training.speech import FRAME_SAMPLES, Speech
+from training.stopping import Stopped
 from training.workspace import Workspace, hold
 
 TEXTS = ["the cat sat on the mat.", "yes.", "the box is open, please close it."]
@@ -64,6 +65,8 @@ def test_a_stopped_run_goes_on_to_the_same_files(config):
     work = Workspace(config.paths.work)
     index, audio = work.index.read_bytes(), work.audio.read_bytes()
     work.index.write_bytes(index[: len(index) * 2 // 3])
+    with pytest.raises(Stopped):
+        speak.run(config, minutes=0)
     speak.run(config)
     assert (work.index.read_bytes(), work.audio.read_bytes()) == (index, audio)
 
