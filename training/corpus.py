@@ -20,9 +20,12 @@ _FREQUENT = 2000
 _SPELLINGS = ("{l}", "{d}", "{l} {d}", "Press {l}.", "It is spelled {l}.", "Gate {l}, seat {d}.", "Code {d}.")
 
 
-_READ_ALOUD = ("announcements", "sentences", "numbers")
-_READ_ALOUD_LONGEST, _NUM_READ_ALOUD = 90, 1000
-"""Characters, and how many sentences, of the list for those who record their own voice."""
+_NUM_DRAWN = 400
+"""Announcements from which the held-out ones are chosen."""
+_READ_ALOUD = {"announcements": 350, "sentences": 600, "numbers": 50}
+"""Sentences for those who record their own voice."""
+_READ_ALOUD_LONGEST = 90
+"""Characters."""
 
 
 def run(config: Config) -> None:
@@ -33,13 +36,14 @@ def run(config: Config) -> None:
     """
     work = Workspace(config.paths.work)
     corpus = Corpus(config.corpus)
-    held = corpus.held()
-    train = corpus.train({text for text, _ in held})
+    kept_back = corpus.kept_back()
+    train = corpus.train({text for text, _ in kept_back})
+    held = corpus.held(kept_back, [text for text, _ in train])
     work.corpus.parent.mkdir(parents=True, exist_ok=True)
     content = {"origins": sources.ORIGINS, "held": held, "train": train}
     work.corpus.write_text(json.dumps(content, indent=0), encoding="utf-8")
-    chosen = [text for text, source in train if source in _READ_ALOUD and len(text) <= _READ_ALOUD_LONGEST]
-    lines = (f"{number:04}|{text}\n" for number, text in enumerate(chosen[:_NUM_READ_ALOUD], 1))
+    to_read = corpus.to_read({text for text, _ in train + held})
+    lines = (f"{number:04}|{text}\n" for number, text in enumerate(to_read, 1))
     work.to_read.write_text("".join(lines), encoding="utf-8")
     for name, texts in (("training", train), ("held out", held)):
         counts = ", ".join(f"{count} {source}" for source, count in Counter(source for _, source in texts).items())
@@ -67,6 +71,8 @@ class Corpus:
         rare = ranked[config.vocabulary :] or ranked[len(ranked) // 2 :]
         self._unseen = self._shuffled(rare)[: NUM_HELD["words"] // 2]
         """Words that no training text has."""
+        self._drawn: list[str] = []
+        """Announcements that may be held out."""
 
     def _shuffled(self, texts: Iterable[str]) -> list[str]:
         ordered = sorted(set(texts))
@@ -88,8 +94,11 @@ class Corpus:
             ):
                 yield text
 
-    def held(self) -> list[tuple[str, str]]:
-        """(text, set) of everything that is judged."""
+    def kept_back(self) -> list[tuple[str, str]]:
+        """(text, set) of what must not be learned from.
+
+        Of the announcements that is half of those drawn: all of them would keep the likeliest ones from being learned.
+        """
         rng = random.Random(_SEED_HELD)  # noqa: S311  # texts, not secrets
         filler = Filler(rng)
         quoted = _take(self._speakable(self._examples, 4, 14), 200)
@@ -99,14 +108,43 @@ class Corpus:
         parts = [*_take(self._speakable(self._examples[::-1], 6, 16), 100), *(filler.sentence() for _ in range(100))]
         rng.shuffle(parts)
         paragraphs = [" ".join(map(spoken, parts[4 * n : 4 * n + 4])) for n in range(NUM_HELD["paragraphs"])]
+        self._drawn = _take(self._speakable(_forever(filler.sentence)), _NUM_DRAWN)
         sets = {
-            "announcements": sorted(set(_take(self._speakable(filler.sentence() for _ in range(10**4)), 400)))[:200],
+            "announcements": sorted(set(self._drawn))[: _NUM_DRAWN // 2],
             "sentences": quoted + documents,
             "words": [f"{word}." for word in words],
             "single": [word + rng.choice(_MARKS) for word in SINGLE[: NUM_HELD["single"]]],
             "paragraphs": paragraphs,
         }
         return [(text, name) for name, texts in sets.items() for text in texts]
+
+    def held(self, kept_back: list[tuple[str, str]], train: list[str]) -> list[tuple[str, str]]:
+        """(text, set) of everything that is judged.
+
+        Announcements are the first of those drawn that are no training text nor part of one.
+        """
+        learned = "\n".join(train)
+        announcements = [text for text in dict.fromkeys(self._drawn) if text not in learned]
+        others = [(text, name) for text, name in kept_back if name != "announcements"]
+        return [(text, "announcements") for text in announcements[: NUM_HELD["announcements"]]] + others
+
+    def to_read(self, known: set[str]) -> list[str]:
+        """Sentences to record: none of those known, so that what is held out of them is new to every voice."""
+        filler = Filler(self._rng)
+        kinds = {
+            "announcements": self._speakable(_forever(filler.sentence), 2),
+            "sentences": self._speakable(self._examples, 3, 24),
+            "numbers": self._speakable(_forever(lambda: self._number(filler))),
+        }
+        seen = set(known)
+
+        def new(texts: Iterable[str]) -> Iterator[str]:
+            for text in texts:
+                if len(text) <= _READ_ALOUD_LONGEST and text not in seen:
+                    seen.add(text)
+                    yield text
+
+        return self._shuffled(text for name, count in _READ_ALOUD.items() for text in _take(new(kinds[name]), count))
 
     def train(self, held: set[str]) -> list[tuple[str, str]]:
         """(text, source) of everything that is learned from, shuffled; nothing of ``held``, no unseen word."""

@@ -68,12 +68,20 @@ def test_nothing_held_out_is_learned_from(texts):
 
 
 def test_those_who_record_are_given_texts_to_read(work, texts):
-    """Training texts alone, numbered, none too long to say in one breath, in the form of metadata.csv."""
+    """Numbered, none too long for one breath, in the form of metadata.csv, and all new: also to flite's voices."""
     lines = [line.split("|") for line in work.to_read.read_text(encoding="utf-8").splitlines()]
-    assert [name for name, _ in lines] == [f"{number:04}" for number in range(1, len(lines) + 1)]
-    sources = dict(texts["train"])
-    assert {sources[text] for _, text in lines} == {"announcements", "sentences", "numbers"}
-    assert max(len(text) for _, text in lines) <= 90
+    assert [name for name, _ in lines] == [f"{number:04}" for number in range(1, 1001)]
+    read = {text for _, text in lines}
+    assert len(read) == 1000
+    assert read.isdisjoint(text for text, _ in texts["train"] + texts["held"])
+    assert max(map(len, read)) <= 90
+
+
+def test_held_out_announcements_begin_with_any_letter(texts):
+    """They are a fair sample of what the templates give, and none is a part of a training text."""
+    announcements = [text for text, source in texts["held"] if source == "announcements"]
+    assert {text[0] for text in announcements} >= set("acdgity")
+    assert not [text for text in announcements if any(text in other for other, _ in texts["train"])]
 
 
 def test_the_sets_are_as_large_as_the_bars_need(texts):
