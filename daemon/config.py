@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from daemon.errors import ConfigError
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a configuration file: unknown keys and other types are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class EngineConfig(_Section):
+class EngineConfig(Section):
     """[engine]: the bundle and how it is run."""
 
     bundle: Annotated[str, Field(min_length=1)] = "starter"
@@ -35,7 +37,7 @@ class EngineConfig(_Section):
     """One JSON line in the log per utterance: milliseconds per stage and per frame."""
 
 
-class SocketConfig(_Section):
+class SocketConfig(Section):
     """[socket]: the Unix socket."""
 
     path: str = ""
@@ -45,7 +47,7 @@ class SocketConfig(_Section):
     """Sustained rate a client; bursts of twice as many are taken."""
 
 
-class MqttConfig(_Section):
+class MqttConfig(Section):
     """[mqtt]: the broker."""
 
     enabled: bool = False
@@ -66,7 +68,7 @@ class MqttConfig(_Section):
     """Put the last spoken text into the retained state; switch off where the broker is not private."""
 
 
-class AudioConfig(_Section):
+class AudioConfig(Section):
     """[audio]: where the speech goes."""
 
     sink: Literal["pyaudio", "wav", "stdout", "fifo", "null"] = "pyaudio"
@@ -96,7 +98,7 @@ class AudioConfig(_Section):
         return self
 
 
-class QueueConfig(_Section):
+class QueueConfig(Section):
     """[queue]: what waits, and how long."""
 
     max_waiting: Annotated[int, Field(ge=1, le=1000)] = 32
@@ -107,20 +109,20 @@ class QueueConfig(_Section):
     """What becomes of a normal announcement that a critical one cut."""
 
 
-class TextConfig(_Section):
+class TextConfig(Section):
     """[text]: limits and reading."""
 
     max_chars: Annotated[int, Field(ge=1, le=20_000)] = 2000
     """Longer texts are refused (too_long)."""
 
 
-class LogConfig(_Section):
+class LogConfig(Section):
     """[log]."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(_Section):
+class Config(Section):
     """The whole of config.toml."""
 
     engine: EngineConfig = EngineConfig()
@@ -149,14 +151,15 @@ def load_config(path: Path | None) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as err:
-        raise ConfigError(f"{path}: " + "; ".join(_explain(err))) from err
+        raise ConfigError(f"{path}: " + "; ".join(explain(err, Config))) from err
 
 
-def _explain(err: ValidationError) -> Iterator[str]:
+def explain(err: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    """What is wrong with a configuration, key by key, with the nearest known key for an unknown one."""
     for item in err.errors():
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            yield f"unknown key {key}{_suggestion(item['loc'])}"
+            yield f"unknown key {key}{_suggestion(item['loc'], model)}"
         else:
             message = item["msg"].removeprefix("Value error, ")
             yield f"{key}: {message}, got {item['input']!r}" if _is_plain(item["input"]) else f"{key}: {message}"
@@ -166,10 +169,10 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, str | int | float | bool)
 
 
-def _suggestion(loc: tuple[int | str, ...]) -> str:
+def _suggestion(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """A "did you mean" for the last part of an unknown key."""
-    known: dict[str, Any] = dict(Config.model_fields)
+    known: dict[str, Any] = dict(model.model_fields)
     for part in loc[:-1]:
-        known = dict(known[str(part)].annotation.model_fields)
+        known = dict(getattr(known[str(part)].annotation, "model_fields", {})) if str(part) in known else {}
     close = difflib.get_close_matches(str(loc[-1]), known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

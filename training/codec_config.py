@@ -2,17 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
+from daemon.config import Section
+from training.ranges import Count, Share, Weight
 
 
-class AdversaryConfig(BaseModel):
+class AdversaryConfig(Section):
     """[codec.adversary]: the decoder's second training, against discriminators; encoder and codes stay as they are."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: Count = 4000
     """Steps of all processes together."""
@@ -42,10 +39,8 @@ class AdversaryConfig(BaseModel):
     """Steps."""
 
 
-class CodecConfig(BaseModel):
+class CodecConfig(Section):
     """[codec]: speech to codes and back, 12.5 frames of `keep_codebooks` codes a second."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     init: str = ""
     """Work folder of another voice whose codec both trainings begin with; empty: with nothing."""
@@ -104,4 +99,8 @@ class CodecConfig(BaseModel):
             raise ValueError(f"keep_codebooks: expected at most num_codebooks ({self.num_codebooks})")
         if not (self.steps or self.init):
             raise ValueError("steps: expected 1 or more where init names no codec to take over")
+        if self.steps and not self.init and self.start_codebooks >= self.steps:
+            raise ValueError(
+                f"steps: expected more than start_codebooks ({self.start_codebooks}): no code is used before"
+            )
         return self

@@ -4,8 +4,9 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from daemon.config import Section, explain
 from daemon.errors import ConfigError
 from training.codec_config import CodecConfig
 from training.evaluate_config import EvaluateConfig
@@ -13,11 +14,7 @@ from training.export_config import ExportConfig
 from training.lm_config import LmConfig
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class PathsConfig(_Section):
+class PathsConfig(Section):
     """[paths]: where things are made."""
 
     work: Annotated[str, Field(min_length=1)] = "build/starter"
@@ -26,7 +23,7 @@ class PathsConfig(_Section):
     """The bundle in use: `--set export.install=q8_0` has `export` put one there, `evaluate` writes its model card."""
 
 
-class CorpusConfig(_Section):
+class CorpusConfig(Section):
     """[corpus]: how many utterances of each kind are spoken."""
 
     seed: int = 1
@@ -58,7 +55,7 @@ class CorpusConfig(_Section):
     this voice cut one-word questions short."""
 
 
-class SpeakerConfig(_Section):
+class SpeakerConfig(Section):
     """[[speech.speakers]]: one voice, spoken by flite or recorded."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
@@ -78,7 +75,7 @@ class SpeakerConfig(_Section):
         return self
 
 
-class SpeechConfig(_Section):
+class SpeechConfig(Section):
     """[speech]: who speaks."""
 
     speakers: Annotated[tuple[SpeakerConfig, ...], Field(min_length=1, max_length=64)] = (
@@ -91,13 +88,20 @@ class SpeechConfig(_Section):
     margin_s: Annotated[float, Field(ge=0, le=1)] = 0.08
     """Silence kept before and after the speech."""
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> "SpeechConfig":
+        names = [speaker.name for speaker in self.speakers]
+        if len(set(names)) < len(names):
+            raise ValueError(f"speakers: expected another name for each, found {', '.join(names)}")
+        return self
+
     @property
     def repeats(self) -> tuple[int, ...]:
         """Of every speaker."""
         return tuple(speaker.repeats for speaker in self.speakers)
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     paths: PathsConfig = PathsConfig()
@@ -124,12 +128,13 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
         table = tree
         for section in sections:
             table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {name}: {section} is no table of the configuration")
         table[key] = value
     try:
         return Config.model_validate(_tuples(tree))
     except ValidationError as err:
-        first = err.errors()[0]
-        raise ConfigError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise ConfigError(f"{path}: " + "; ".join(explain(err, Config))) from None
 
 
 def _tuples(value: Any) -> Any:

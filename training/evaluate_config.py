@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from daemon.config import Section
 
 SetName = Literal["announcements", "sentences", "words", "single", "paragraphs", "recordings"]
 """Held-out texts by where they come from: the source of an utterance."""
@@ -11,11 +13,7 @@ SETS: tuple[SetName, ...] = ("announcements", "sentences", "words", "single", "p
 _BARS: tuple[SetName, ...] = ("announcements", "sentences")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class SetsConfig(_Section):
+class SetsConfig(Section):
     """[evaluate.sets]: which sets are spoken by whom; an empty list leaves that speaker out."""
 
     codec: tuple[SetName, ...] = _BARS
@@ -25,7 +23,7 @@ class SetsConfig(_Section):
     q4_0: tuple[SetName, ...] = _BARS
 
 
-class EvaluateConfig(_Section):
+class EvaluateConfig(Section):
     """[evaluate]: sets, how many utterances of each, and the statistics."""
 
     sets: SetsConfig = SetsConfig()

@@ -2,16 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from daemon.config import Section
 
 Recipe = Literal["f32", "f16", "q8_0", "q4_0", "q4_k"]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 
 
-class ExportConfig(BaseModel):
+class ExportConfig(Section):
     """[export]: the bundles that are made of a trained voice."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=64)] = "starter"
     """Of the bundles."""

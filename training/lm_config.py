@@ -2,17 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
+from daemon.config import Section
+from training.ranges import Count, Share, Weight
 
 
-class LmConfig(BaseModel):
+class LmConfig(Section):
     """[lm]: the backbone, the depth decoder and their training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     width: Annotated[int, Field(ge=64, multiple_of=64)] = 256
     """Width of the backbone; a head is 64 wide."""
@@ -31,7 +28,7 @@ class LmConfig(BaseModel):
     """Path of another language model's checkpoint to start from (its weights alone; a new speaker starts as the mean
     of those it has); empty: start from nothing."""
     seed: int = 1
-    """Of the first weights, the order of the sentences and all noise."""
+    """Of the first weights and the order of the sentences."""
     steps: Count = 9000
     """Steps of the whole training."""
     positions: Annotated[int, Field(ge=64)] = 3840
