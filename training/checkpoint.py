@@ -44,17 +44,22 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise StoreError(f"{path}: checkpoint cannot be written: {_first_line(err)}") from err
 
 
-def load(path: Path, device: torch.device | str) -> dict[str, Any] | None:
-    """Read a checkpoint to ``device``; None where there is none.
+def load(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint; None where there is none.
+
+    Its tensors are on the CPU, wherever they were: what they are loaded into may not have room for them twice, and no
+    fault of a device is taken for one of the file.
 
     Raises:
-        ModelError: the file is damaged or no checkpoint.
+        ModelError: the file is damaged, no checkpoint, or not for this user to read.
     """
     try:
         _check_sums(path)
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
+    except PermissionError as err:
+        raise ModelError(f"{path}: cannot be read: {err.strerror}") from err
     except _DAMAGE as err:
         raise ModelError(
             f"{path}: not a readable checkpoint ({_first_line(err)}); remove it and the stage begins anew"

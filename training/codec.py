@@ -1,20 +1,31 @@
 """The stage codec: train speech to codes and back, first alone, then the decoder against an adversary."""
 
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from daemon.errors import ModelError
 from training import encode
 from training.checkpoint import load
 from training.codec_adversary import Deceiving
 from training.codec_config import CodecConfig
-from training.codec_course import Course
-from training.codec_data import read_codes
 from training.codec_look import Look
+from training.codec_model import Codec
 from training.codec_recon import Reconstructing, sizes_of
-from training.codec_store import ADVERSARY, DISCRIMINATORS, RECON, codec_of, load_codec, take_over, trained_elsewhere
+from training.codec_store import (
+    ADVERSARY,
+    DISCRIMINATORS,
+    RECON,
+    codec_of,
+    print_of,
+    take_over,
+    trained_elsewhere,
+)
+from training.course import Course
 from training.runner import Run, launch
 from training.speech import Speech
 from training.stopping import Stopped
@@ -22,8 +33,6 @@ from training.workspace import Workspace
 
 if TYPE_CHECKING:
     from training.config import Config
-
-__all__ = ["load_codec", "run"]
 
 
 def run(config: "Config", *, device: str, processes: int, minutes: float | None, phase: str | None = None) -> None:
@@ -67,7 +76,7 @@ def reconstruct(run: Run, config: "Config") -> None:
     speech = Speech(work)
     look = Look(run, codec, speech, work.plots, "codec_recon")
     learner = Reconstructing(run, codec, speech, look, config.speech.repeats)
-    if begin := _begin(run, codec, work.codec / RECON):
+    if begin := _begin(codec, work.codec / RECON):
         learner.begin_with(begin)
     course = Course(
         run,
@@ -81,30 +90,32 @@ def reconstruct(run: Run, config: "Config") -> None:
     course.go_on(work.log("codec_recon"))
 
 
-def _begin(run: Run, config: CodecConfig, own: Path) -> dict[str, Any] | None:
+def _begin(config: CodecConfig, own: Path) -> dict[str, Any] | None:
     """The other voice's codec that a training begins with, unless it has begun."""
     if own.exists() or not config.init:
         return None
-    return trained_elsewhere(Path(config.init), asdict(sizes_of(config)), run.device)
+    return trained_elsewhere(Path(config.init), asdict(sizes_of(config)))
 
 
 def deceive(run: Run, config: "Config") -> None:
     """One process of the second training."""
     work, adversary = Workspace(config.paths.work), config.codec.adversary
     speech = Speech(work)
-    state = load(work.codec / RECON, run.device)
+    state = load(work.codec / RECON)
     if state is None:
         raise ModelError(f"{work.codec / RECON}: missing; train the phase recon first")
+    codec = codec_of(state)
+    _drop_of_other(run, work.codec / ADVERSARY, codec)
     learner = Deceiving(
         run,
         config.codec,
         speech,
-        codes=read_codes(work.codes),
-        codec=codec_of(state).to(run.device),
+        codes=encode.read_codes(work, speech),
+        codec=codec.to(run.device),
         look=Look(run, config.codec, speech, work.plots, "codec_adversary"),
         repeats=config.speech.repeats,
     )
-    begin = _begin(run, config.codec, work.codec / ADVERSARY)
+    begin = _begin(config.codec, work.codec / ADVERSARY)
     if begin and DISCRIMINATORS in begin:
         learner.judged_by(begin[DISCRIMINATORS])
     course = Course(
@@ -117,3 +128,12 @@ def deceive(run: Run, config: "Config") -> None:
         every=adversary.checkpoint_every,
     )
     course.go_on(work.log("codec_adversary"))
+
+
+def _drop_of_other(run: Run, path: Path, codec: Codec) -> None:
+    """Remove a checkpoint of the second training whose encoder and codebooks are not those of the first any more."""
+    state = load(path)
+    if state is not None and print_of(codec_of(state)) != print_of(codec) and run.rank == 0:
+        print(f"{path}: the first training has gone on since: the second begins anew", file=sys.stderr)
+        path.unlink()
+    run.average([torch.zeros(1)])  # nobody looks for it before it is gone

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from daemon.errors import ModelError
-from training.codec_compile import compiled
 from training.codec_config import CodecConfig
-from training.codec_course import optimizer, set_rate
 from training.codec_data import Cutter
 from training.codec_look import Look
 from training.codec_model import FRAME_SAMPLES, Codec
+from training.codec_optimizer import move, optimizer
+from training.compiling import compiled
 from training.discriminators import Discriminators, feature_loss, fooling_loss, verdict_loss
 from training.runner import Run
 from training.spectra import Reconstruction
@@ -70,7 +70,7 @@ class Deceiving:
         self._compare = Reconstruction(config.bandwidth_hz).to(run.device)
         num_frames = self._settings.context_frames + self._settings.segment_frames
         self._cutter = Cutter(speech, "train", num_frames, repeats)
-        self._decode = compiled(codec.dec, config, run.device)
+        (self._decode,) = compiled(run, codec.dec, wanted=config.compile)
         self.parts: dict[str, Any] = {
             "codec": codec,
             "discriminators": self._adversary,
@@ -78,13 +78,14 @@ class Deceiving:
             "adversary_optimizer": self._adversary_optimizer,
         }
         self.facts: dict[str, Any] = {"sizes": asdict(codec.sizes)}
+        self.otherwise = ""
 
     def judged_by(self, discriminators: dict[str, Tensor]) -> None:
         """Begin with discriminators that another decoder was trained against, given by their state."""
         self._adversary.load_state_dict(discriminators)
 
-    def learn(self, step: int, factor: float) -> dict[str, Tensor]:
-        """Do one step of both sides, each against the other as it was before; what was measured, by name."""
+    def learn(self, step: int) -> dict[str, Tensor]:
+        """Find the gradients of both sides, each against the other as it is; what was measured, by name."""
         settings = self._settings
         original, coded = self._speech()
         verdict, heard = self._judge(original, coded.detach())
@@ -97,10 +98,14 @@ class Deceiving:
         both = [*self._decoder_parameters, *self._adversary_parameters]
         self._run.average([each.grad for each in both if each.grad is not None])
         norm = nn.utils.clip_grad_norm_(self._decoder_parameters, settings.clip)
+        other = nn.utils.get_total_norm([each.grad for each in self._adversary_parameters if each.grad is not None])
+        return measured | {"verdict": verdict, "gradient": norm, "gradient_adversary": other}
+
+    def move(self, step: int, factor: float) -> None:
+        """Move the weights of both sides, at ``factor`` of the rate."""
+        del step
         for each in (self._optimizer, self._adversary_optimizer):
-            set_rate(each, settings.rate * factor)
-            each.step()
-        return measured | {"verdict": verdict, "gradient": norm}
+            move(each, self._settings.rate * factor)
 
     def look(self) -> dict[str, float | str]:
         """Held-out speech through the codec as it is."""

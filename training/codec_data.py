@@ -1,7 +1,6 @@
 """Pieces of speech of one length, as the codec is trained on them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +10,10 @@ from torch import Tensor
 
 from daemon.errors import ModelError
 from daemon.values import F32
+from training.classify import IGNORED
 from training.phones import SILENCE
 from training.speech import FRAME_SAMPLES, Speech
 
-UNKNOWN = -100
-"""The phone of speech whose phones nobody knows; what cross_entropy ignores."""
 _QUARTERS = 4
 _QUARTER_SAMPLES = FRAME_SAMPLES // _QUARTERS
 
@@ -26,7 +24,7 @@ class Pieces(NamedTuple):
     audio: Tensor
     """float32 [B, S]."""
     phones: Tensor
-    """Of every quarter of a frame, int64 [B, T, 4]; UNKNOWN where they are not known."""
+    """Of every quarter of a frame, int64 [B, T, 4]; IGNORED where they are not known."""
 
 
 class CodedPieces(NamedTuple):
@@ -73,7 +71,7 @@ class Cutter:
             if self._speech.utterances[number].phones:
                 _copy(self._quarters(number), start, phones[row])
             else:
-                phones[row] = UNKNOWN
+                phones[row] = IGNORED
         return Pieces(torch.from_numpy(audio), torch.from_numpy(phones).view(batch, -1, _QUARTERS))
 
     def draw_coded(self, generator: np.random.Generator, batch: int, codes: NDArray[np.int16]) -> CodedPieces:
@@ -120,16 +118,3 @@ def held_batch(speech: Speech, count: int, num_frames: int) -> F32:
     for row, number in enumerate(numbers):
         _copy(speech.audio(number), 0, audio[row])
     return audio
-
-
-def read_codes(path: Path) -> NDArray[np.int16]:
-    """The codes of all speech, mapped, int16 [frames, Q].
-
-    Raises:
-        ModelError: there are none, or the file is damaged.
-    """
-    try:
-        codes: NDArray[np.int16] = np.load(path, mmap_mode="r")
-    except (OSError, ValueError) as err:
-        raise ModelError(f"{path}: {err}; run the stage encode first") from None
-    return codes

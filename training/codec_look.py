@@ -28,15 +28,15 @@ class Look:
     """
 
     def __init__(self, run: Run, config: CodecConfig, speech: Speech, plots: Path, name: str) -> None:
-        self._config, self._name = config, name
+        self._rank, self._config, self._name = run.rank, config, name
         self._plot = plots / f"{name}_spectrogram.png"
         self._compare = Reconstruction(config.bandwidth_hz).to(run.device)
         self._audio = torch.from_numpy(held_batch(speech, _SENTENCES, _FRAMES)).to(run.device)
 
     @torch.no_grad()
     def at(self, codec: Codec) -> dict[str, float]:
-        """Distances of coded to original speech, with the codebooks that are kept."""
-        if not len(self._audio):
+        """Distances of coded to original speech, with the codebooks that are kept; in the process of rank 0 alone."""
+        if self._rank or not len(self._audio):
             return {}
         coded = codec.decode(codec.encode(self._audio, self._config.keep_codebooks))
         distances = self._compare(coded, self._compare.magnitudes(self._audio))

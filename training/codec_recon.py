@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from training.codec_compile import compiled
+from training.classify import classify
 from training.codec_config import CodecConfig
-from training.codec_course import optimizer, set_rate
-from training.codec_data import UNKNOWN, Cutter
+from training.codec_data import Cutter
 from training.codec_look import Look
 from training.codec_model import Codec, Sizes
+from training.codec_optimizer import move, optimizer
 from training.codec_store import PHONE_NAMES
+from training.compiling import compiled
 from training.phones import PHONES
 from training.runner import Run
 from training.spectra import Reconstruction
@@ -55,10 +55,10 @@ class Reconstructing:
         self._optimizer = optimizer(self._trained, config.rate)
         self._compare = Reconstruction(config.bandwidth_hz).to(run.device)
         self._cutter = Cutter(speech, "train", config.segment_frames, repeats)
-        self._encode = compiled(self.codec.enc, config, run.device)
-        self._decode = compiled(self.codec.dec, config, run.device)
+        self._encode, self._decode = compiled(run, self.codec.enc, self.codec.dec, wanted=config.compile)
         self.parts: dict[str, Any] = {"codec": self.codec, PHONE_NAMES: self._phones, "optimizer": self._optimizer}
         self.facts: dict[str, Any] = {"sizes": asdict(sizes)}
+        self.otherwise = ""
 
     def begin_with(self, state: dict[str, Any]) -> None:
         """Begin with another codec: states of ``codec`` and, if there is one, of what names its ``phones``."""
@@ -66,8 +66,8 @@ class Reconstructing:
         if PHONE_NAMES in state:
             self._phones.load_state_dict(state[PHONE_NAMES])
 
-    def learn(self, step: int, factor: float) -> dict[str, Tensor]:
-        """Do one step; what was measured, by name."""
+    def learn(self, step: int) -> dict[str, Tensor]:
+        """Find the gradients; what was measured, by name."""
         config, quantizer = self._config, self.codec.q
         if step >= config.start_codebooks and not quantizer.started:
             self._start_codebooks()
@@ -76,15 +76,17 @@ class Reconstructing:
         torch.autograd.backward(loss)
         gradients = [each.grad for each in self._parameters if each.grad is not None]
         self._run.average([*gradients, *quantizer.new])
-        norm = nn.utils.clip_grad_norm_(self._parameters, config.clip)
-        set_rate(self._optimizer, config.rate * factor)
-        self._optimizer.step()
+        return measured | {"gradient": nn.utils.clip_grad_norm_(self._parameters, config.clip)}
+
+    def move(self, step: int, factor: float) -> None:
+        """Move weights and codebooks by what ``learn`` found, the former at ``factor`` of the rate."""
+        quantizer = self.codec.q
+        move(self._optimizer, self._config.rate * factor)
         if quantizer.started:
             quantizer.update()
-            if step % config.restart_every == 0:
+            if step % self._config.restart_every == 0:
                 quantizer.restart()
                 self._run.broadcast(quantizer.kept)
-        return measured | {"gradient": norm}
 
     def look(self) -> dict[str, float | str]:
         """Held-out speech through the codec as it is."""
@@ -105,7 +107,8 @@ class Reconstructing:
         with torch.autocast(run.device.type, torch.bfloat16):
             parts = self._decode(quantized.latents if started else latents)
         distances = self._compare(self.codec.dec.speech(parts), wanted)
-        named, right = self._name_phones(quantized.first if started else latents, pieces.phones.to(run.device))
+        phones = self._phones(quantized.first if started else latents).unflatten(2, (_QUARTERS, -1))
+        named, right = classify(phones, pieces.phones.to(run.device))
         loss = config.mel_weight * distances.mel + distances.spectrum + config.phone_weight * named
         if started:
             loss = loss + config.commitment_weight * quantized.commitment
@@ -122,14 +125,6 @@ class Reconstructing:
         config, batch = self._config, self._config.batch
         some = torch.randint(1, config.num_codebooks + 1, (batch,))
         return torch.where(torch.rand(batch) < 0.5, config.keep_codebooks, some).to(self._run.device)
-
-    def _name_phones(self, first: Tensor, phones: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and share of right answers."""
-        logits = self._phones(first).view(-1, len(PHONES))
-        wanted = phones.reshape(-1)
-        known = (wanted != UNKNOWN).sum().clamp(min=1)
-        loss = functional.cross_entropy(logits, wanted, ignore_index=UNKNOWN, reduction="sum") / known
-        return loss, (logits.argmax(1) == wanted).sum() / known
 
     @torch.no_grad()
     def _start_codebooks(self) -> None:

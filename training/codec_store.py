@@ -1,5 +1,6 @@
 """Trained codecs on disk."""
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,31 @@ def load_codec(work: Workspace, device: torch.device | str) -> Codec:
     Raises:
         ModelError: there is none, or its checkpoint is damaged.
     """
-    for name in (ADVERSARY, RECON):
-        path = work.codec / name
-        state = load(path, device)
-        if state is not None:
-            return codec_of(state).to(device).eval()
-    raise ModelError(f"{work.codec}: no {RECON}; run the stage codec first")
+    return codec_of(latest(work)).to(device).eval()
 
 
-def trained_elsewhere(source: Path, sizes: dict[str, Any], device: torch.device | str) -> dict[str, Any]:
+def latest(work: Workspace) -> dict[str, Any]:
+    """The checkpoint of the second training, or of the first if there was none yet.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    state = load(work.codec / ADVERSARY) or load(work.codec / RECON)
+    if state is None:
+        raise ModelError(f"{work.codec}: no {RECON}; run the stage codec first")
+    return state
+
+
+def print_of(codec: Codec) -> str:
+    """What codes depend on, as a digest: encoder and codebooks."""
+    digest = hashlib.sha256()
+    for name, value in codec.state_dict().items():
+        if name.startswith(("enc.", "q.e")):
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def trained_elsewhere(source: Path, sizes: dict[str, Any]) -> dict[str, Any]:
     """What another voice's codec can give to a new one: states of ``codec``, ``phones``, ``discriminators``.
 
     The last two only where they are there.
@@ -40,18 +57,17 @@ def trained_elsewhere(source: Path, sizes: dict[str, Any], device: torch.device 
     Args:
         source: the other voice's work folder.
         sizes: that the codec must be of.
-        device: where to.
 
     Raises:
         ModelError: there is none, its first training is not finished, or it is of other sizes.
     """
     work = Workspace(source)
-    state = load(work.codec / RECON, device)
+    state = load(work.codec / RECON)
     if state is None:
         raise ModelError(f"{work.codec}: codec.init: no {RECON}; run the stage codec there first")
     if state.get("step", 0) < state.get("steps", 0):
         raise ModelError(f"{source}: codec.init: its first training is at step {state['step']} of {state['steps']}")
-    state |= load(work.codec / ADVERSARY, device) or {}
+    state |= load(work.codec / ADVERSARY) or {}
     if state.get("sizes") != sizes:
         raise ModelError(f"{source}: codec.init: expected a codec of {sizes}, found {state.get('sizes')}")
     codec_of(state)
@@ -70,9 +86,9 @@ def take_over(source: Path, work: Workspace, sizes: dict[str, Any]) -> None:
         ModelError: there is no codec of these sizes, or this voice has trained one of its own.
         StoreError: it cannot be written.
     """
-    own = load(work.codec / RECON, "cpu")
+    own = load(work.codec / RECON)
     if own is None:
-        save(work.codec / RECON, trained_elsewhere(source, sizes, "cpu") | {_TAKEN_FROM: str(source)})
+        save(work.codec / RECON, trained_elsewhere(source, sizes) | {_TAKEN_FROM: str(source)})
         print(f"codec: taken over from {source}", file=sys.stderr)
     elif own.get(_TAKEN_FROM) != str(source):
         raise ModelError(f"{work.codec / RECON}: expected the codec of {source} (codec.init); remove {work.codec}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from daemon.errors import ModelError, StoreError
 from training.checkpoint import load
 from training.codec_model import Codec
-from training.codec_store import RECON, codec_of
+from training.codec_store import RECON, codec_of, print_of
 from training.journal import Journal
 from training.runner import Run, launch
 from training.speech import Speech
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _BATCH_FRAMES = 640
 _TO_DO = -1
+_HEARD = 64
+"""Utterances whose audio tells speech from other speech."""
 
 
 def run(config: "Config", *, device: str, processes: int, minutes: float | None) -> None:
@@ -40,11 +43,16 @@ def encode(run: Run, config: "Config") -> None:
     """One process of the stage: every ``world``-th batch."""
     work = Workspace(config.paths.work)
     speech = Speech(work)
-    state = load(work.codec / RECON, run.device)
+    state = load(work.codec / RECON)
     if state is None:
         raise ModelError(f"{work.codec / RECON}: missing; run the stage codec first")
     codec = codec_of(state).to(run.device).eval()
-    made_of = {"codec": _print_of(codec), "frames": speech.num_frames, "codebooks": config.codec.keep_codebooks}
+    made_of = {
+        "codec": print_of(codec),
+        "speech": _print_of_speech(work, speech),
+        "frames": speech.num_frames,
+        "codebooks": config.codec.keep_codebooks,
+    }
     note = work.codes.with_suffix(".json")
     if work.codes.exists() and _read(note) == made_of:
         return
@@ -52,16 +60,50 @@ def encode(run: Run, config: "Config") -> None:
     codes = _open(run, part, made_of)
     if _encode_all(run, work, speech, codec, codes) and run.rank == 0:
         codes.flush()
+        note.unlink(missing_ok=True)  # never beside codes that it is not about
         part.replace(work.codes)
         part.with_suffix(".json").replace(note)
 
 
-def _print_of(codec: Codec) -> str:
-    """What the codes depend on, as a digest: encoder and codebooks."""
-    digest = hashlib.sha256()
-    for name, value in codec.state_dict().items():
-        if name.startswith(("enc.", "q.e")):
-            digest.update(value.cpu().numpy().tobytes())
+def read_codes(work: Workspace, speech: Speech) -> NDArray[np.int16]:
+    """The codes of all utterances, int16 [frames, Q], mapped.
+
+    Raises:
+        ModelError: there are none, or they are not of this speech.
+    """
+    try:
+        codes: NDArray[np.int16] = np.load(work.codes, mmap_mode="r")
+    except (OSError, ValueError) as err:
+        raise ModelError(f"{work.codes}: {err}; run the stage encode first") from None
+    if codes.ndim != 2 or len(codes) != speech.num_frames:
+        raise ModelError(
+            f"{work.codes}: expected codes of {speech.num_frames} frames, found {list(codes.shape)}; run encode again"
+        )
+    return codes
+
+
+def codec_of_codes(work: Workspace) -> str:
+    """The print of the codec that the codes are of.
+
+    Raises:
+        ModelError: it is not known.
+    """
+    note = work.codes.with_suffix(".json")
+    made_of = _read(note)
+    if made_of is None or "codec" not in made_of:
+        raise ModelError(f"{note}: missing or damaged; run the stage encode again")
+    return str(made_of["codec"])
+
+
+def _print_of_speech(work: Workspace, speech: Speech) -> str:
+    """What the codes depend on beside the codec, as a digest: who says what when, and some of the audio.
+
+    All of the audio would take a minute to read. What is another level or rate is so in all of it, and a recording
+    that was replaced has another entry in the index.
+    """
+    digest = hashlib.sha256(work.index.read_bytes())
+    for number in range(0, len(speech.utterances), -(-len(speech.utterances) // _HEARD)):
+        digest.update(speech.pcm(number).tobytes())
     return digest.hexdigest()
 
 
@@ -79,9 +121,14 @@ def _open(run: Run, part: Path, made_of: dict[str, Any]) -> "np.memmap[Any, np.d
     if run.rank == 0 and not (part.exists() and _read(part.with_suffix(".json")) == made_of):
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-            np.lib.format.open_memmap(part, "w+", np.int16, shape)[:] = _TO_DO
+            part.with_suffix(".json").unlink(missing_ok=True)
+            codes = np.lib.format.open_memmap(part, "w+", np.int16, shape)
+            with part.open("r+b") as file:  # what is mapped and finds no room later kills the process
+                os.posix_fallocate(file.fileno(), 0, codes.offset + codes.nbytes)
+            codes[:] = _TO_DO
             part.with_suffix(".json").write_text(json.dumps(made_of), encoding="utf-8")
         except OSError as err:
+            part.unlink(missing_ok=True)
             raise StoreError(f"{part}: codes cannot be written: {err.strerror}") from err
     run.broadcast([torch.zeros(1)])  # nobody opens it before it is there
     return np.lib.format.open_memmap(part, "r+")

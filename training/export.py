@@ -10,12 +10,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daemon.engine.bundle import SamplingTable
-from daemon.errors import ConfigError, StoreError
+from daemon.errors import ConfigError, ModelError, StoreError
 from quantize.convert import convert
 from quantize.progress import no_progress
 from quantize.starter_config import Speaker, StarterConfig
 from training import limits
-from training.codec_store import load_codec
+from training.checkpoint import load
+from training.codec_model import Codec
+from training.codec_store import latest, load_codec, print_of
 from training.golden import agreement, choose, write_golden
 from training.lm_model import load_lm
 from training.speech import Speech, Utterance
@@ -35,7 +37,7 @@ def run(config: "Config", *, device: str, processes: int, minutes: float | None)
     """Write the checkpoint and a bundle for every recipe.
 
     Raises:
-        ModelError: a stage before has not been run, or what it left is damaged.
+        ModelError: a stage before has not been run, what it left is damaged, or codec and language model are no pair.
         ConfigError: the default voice is none of the speakers.
         StoreError: something cannot be written.
     """
@@ -52,7 +54,7 @@ def write_checkpoint(config: "Config", work: Workspace) -> Path:
     """Write lm.safetensors, codec.safetensors and config.json, and golden.npz; returns the last.
 
     Raises:
-        ModelError: a stage before has not been run, or what it left is damaged.
+        ModelError: a stage before has not been run, what it left is damaged, or codec and language model are no pair.
         ConfigError: the default voice is none of the speakers.
         StoreError: something cannot be written.
     """
@@ -60,6 +62,7 @@ def write_checkpoint(config: "Config", work: Workspace) -> Path:
     described = _describe(config, [speech.utterances[number] for number in speech.split("train")])
     model = load_lm(work.lm / "last.pt", "cpu")
     codec = load_codec(work, "cpu")
+    _check_pair(work, codec)
     language = {name: value for name, value in model.state_dict().items() if not name.startswith(_TRAINING_ONLY)}
     try:
         work.export.mkdir(parents=True, exist_ok=True)
@@ -72,6 +75,19 @@ def write_checkpoint(config: "Config", work: Workspace) -> Path:
     held = speech.split("held") or speech.split("train")
     write_golden(golden, model, codec, choose([speech.utterances[number] for number in held]), described.limits)
     return golden
+
+
+def _check_pair(work: Workspace, codec: Codec) -> None:
+    """Refuse a language model that speaks another codec's codes; say of what is unfinished how far it is."""
+    trained = {"language model": load(work.lm / "last.pt") or {}, "codec": latest(work)}
+    if trained["language model"].get("codec") != print_of(codec):
+        raise ModelError(
+            f"{work.lm / 'last.pt'}: expected a model of the codes of {work.codec}, found one of other codes; run the"
+            " stages codec and lm"
+        )
+    for name, state in trained.items():
+        if state.get("step", 0) < state.get("steps", 0):
+            print(f"training: {name}: step {state['step']} of {state['steps']}", file=sys.stderr)
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -12,15 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from daemon.errors import ModelError
 from daemon.values import F32
 from training import text
+from training.classify import IGNORED
 from training.lm_layers import Layout, layout
 from training.speech import Speech
-from training.workspace import Workspace
 
-IGNORED = -100
-"""The target of what is not known."""
 PROMPT_BEFORE_TEXT = 2
 """BOS and the speaker."""
 _LENGTH_STEP = 8
@@ -83,23 +80,6 @@ class Batch:
         )
         tensors = [getattr(self, field.name).to(device) for field in fields(self)[1:]]
         return Batch(rows, *tensors)
-
-
-def read_codes(work: Workspace, speech: Speech) -> NDArray[np.int16]:
-    """The codes of all utterances, int16 [frames, Q], mapped.
-
-    Raises:
-        ModelError: there are none, or they are not of this speech.
-    """
-    try:
-        codes: NDArray[np.int16] = np.load(work.codes, mmap_mode="r")
-    except (OSError, ValueError) as err:
-        raise ModelError(f"{work.codes}: {err}; run the stage encode first") from None
-    if codes.ndim != 2 or len(codes) != speech.num_frames:
-        raise ModelError(
-            f"{work.codes}: expected codes of {speech.num_frames} frames, found {list(codes.shape)}; run encode again"
-        )
-    return codes
 
 
 def sentence(speech: Speech, number: int, codes: NDArray[np.int16]) -> Sentence:

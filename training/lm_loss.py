@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training.classify import classify
 from training.lm_config import LmConfig
-from training.lm_data import IGNORED, Batch
+from training.lm_data import Batch
 from training.lm_model import FRAME_QUARTERS, PHONE_SLOTS, SpeechLm
 
 _AHEAD = (0.0, 2.5)
@@ -91,19 +92,6 @@ def embed(model: SpeechLm, batch: Batch, codes: Tensor) -> Tensor:
     x = torch.zeros(len(batch.layout.positions), model.shape.width, device=codes.device)
     x = x.index_copy(0, batch.token_at, model.te(batch.tokens))
     return x.index_copy(0, batch.frame_at + 1, model.embed_frames(codes))
-
-
-def classify(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and share of right answers over all targets that are not IGNORED; 0 where there are none.
-
-    Args:
-        logits: float32 [..., classes].
-        target: int64 [...].
-    """
-    logits, target = logits.flatten(0, -2), target.flatten()
-    count = (target != IGNORED).sum().clamp(min=1)
-    loss = functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum") / count
-    return loss, (logits.detach().argmax(dim=-1) == target).sum() / count
 
 
 def noisy(batch: Batch, noise: float, codebook_size: int) -> Tensor:

@@ -151,7 +151,7 @@ def load_lm(path: Path, device: torch.device | str) -> SpeechLm:
     Raises:
         ModelError: there is none, or it is damaged.
     """
-    state = load(path, device)
+    state = load(path)
     if state is None:
         raise ModelError(f"{path}: no such file; run the stage lm first")
     try:

@@ -38,12 +38,11 @@ class LmOptimizer:
         }
 
     def step(self, factor: float) -> None:
-        """Move the weights by their gradients, at ``factor`` of the highest rate, and forget the gradients."""
+        """Move the weights by their gradients, at ``factor`` of the highest rate."""
         for part in self._parts.values():
             for group in part.param_groups:
                 group["lr"] = self._rate * factor
             part.step()
-            part.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""

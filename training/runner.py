@@ -17,11 +17,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessContext, ProcessException, ProcessRaisedException, start_processes
 
 from daemon.errors import BadRequestError, SpeechError
-from training.checkpoint import load, save
-from training.journal import Journal
 from training.stopping import SIGNALS, Stopped, StopRequest, on_signals
-
-__all__ = ["Journal", "Run", "launch", "load", "save"]
 
 _SEED = 20
 _GRACE_S = 5.0
@@ -113,7 +109,7 @@ def launch(
         ProcessRaisedException: a process raised something else; none is left running.
         KeyboardInterrupt: a second signal came before the stage had stopped.
     """
-    _check(device, processes)
+    check_device(device, processes)
     request = StopRequest(minutes)
     with on_signals(request):
         if processes == 1:
@@ -124,15 +120,24 @@ def launch(
         raise Stopped
 
 
-def _check(device: str, processes: int) -> None:
+def check_device(device: str, processes: int) -> None:
+    """Refuse what a stage cannot run on.
+
+    Raises:
+        BadRequestError: there is no such device, or there is to be no process.
+    """
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as err:
         raise BadRequestError("bad_request", f"device {device!r}: expected cpu, cuda or cuda:N") from err
-    if kind not in ("cpu", "cuda"):
+    if asked.type not in ("cpu", "cuda"):
         raise BadRequestError("bad_request", f"device {device!r}: expected cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise BadRequestError("bad_request", f"device {device!r}: torch {torch.__version__} finds no GPU here")
+    if asked.type == "cuda":
+        if not torch.cuda.is_available():
+            raise BadRequestError("bad_request", f"device {device!r}: torch {torch.__version__} finds no GPU here")
+        last = torch.cuda.device_count() - 1
+        if (asked.index or 0) > last:
+            raise BadRequestError("bad_request", f"device {device!r}: expected one of cuda:0 to cuda:{last}")
     if processes < 1:
         raise BadRequestError("bad_request", f"processes: expected 1 or more, found {processes}")
 

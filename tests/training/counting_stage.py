@@ -8,14 +8,16 @@ from pathlib import Path
 import torch
 
 from daemon.errors import BadRequestError
-from training.runner import Journal, Run, launch, load, save
+from training.checkpoint import load, save
+from training.journal import Journal
+from training.runner import Run, launch
 from training.stopping import Stopped
 
 
 def count(run: Run, folder: Path, total: int) -> None:
     """Count to ``total``, from the checkpoint on; note where every process stopped."""
     checkpoint = folder / "count.pt"
-    state = load(checkpoint, run.device)
+    state = load(checkpoint)
     start = int(state["step"]) if state else 0
     with Journal(run, folder / "count.jsonl", total=total, start=start) as journal:
         for step in range(start + 1, total + 1):

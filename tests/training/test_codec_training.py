@@ -1,5 +1,6 @@
 """The stages codec and encode, on a few real sentences."""
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -10,13 +11,17 @@ import torch
 from codec_scene import CODEC, Interrupted, codec, spoken
 from pydantic import ValidationError
 
-from daemon.errors import ModelError
+from daemon.errors import ModelError, StoreError
 from training import codec as stage
-from training import encode
+from training import codec_adversary, codec_recon, encode
 from training.checkpoint import load
+from training.classify import IGNORED
 from training.codec_config import CodecConfig
-from training.codec_data import UNKNOWN, Cutter, read_codes
+from training.codec_data import Cutter
+from training.codec_model import Codec
+from training.codec_recon import sizes_of
 from training.codec_store import load_codec
+from training.encode import read_codes
 from training.journal import read_log
 from training.speech import Speech
 from training.workspace import Workspace
@@ -37,7 +42,7 @@ def fresh(config, tmp_path):
 
 
 def weights(config, name: str) -> dict[str, torch.Tensor]:
-    state = load(Workspace(config.paths.work).codec / name, "cpu")
+    state = load(Workspace(config.paths.work).codec / name)
     assert state is not None
     return state["codec"]
 
@@ -55,7 +60,7 @@ def test_pieces_are_cut_with_their_phones(config):
         speech.utterances[number] = type(item)(
             **{name: getattr(item, name) for name in item.__slots__} | {"phones": ()}
         )
-    assert (Cutter(speech, "train", 4).draw(np.random.default_rng(0), 2).phones == UNKNOWN).all()
+    assert (Cutter(speech, "train", 4).draw(np.random.default_rng(0), 2).phones == IGNORED).all()
 
 
 def test_a_speaker_can_be_heard_more_often(config):
@@ -89,6 +94,35 @@ def test_both_trainings_run_and_leave_what_comes_next(fresh):
     assert torch.equal(load_codec(work, "cpu").state_dict()["dec.o.weight"], after["dec.o.weight"])
     stage.run(fresh, device="cpu", processes=1, minutes=None)  # nothing is left to do
     assert all(torch.equal(value, weights(fresh, "adversary.pt")[name]) for name, value in after.items())
+
+
+def test_a_longer_first_training_begins_the_second_anew(fresh, capsys):
+    """The second keeps encoder and codebooks of the first as it is now, not as it was."""
+    stage.run(fresh, device="cpu", processes=1, minutes=None)
+    before = weights(fresh, "recon.pt")
+    longer = fresh.model_copy(update={"codec": CODEC.model_copy(update={"steps": 12})})
+    stage.run(longer, device="cpu", processes=1, minutes=None)
+    after = weights(longer, "recon.pt")
+    assert changed(before, after) >= {"enc", "q"}
+    assert changed(after, weights(longer, "adversary.pt")) == {"dec"}
+    assert "adversary.pt: the first training has gone on since: the second begins anew\n" in capsys.readouterr().err
+
+
+def test_a_gradient_that_is_no_number_spoils_neither_training(fresh, monkeypatch):
+    """Whichever of the losses it comes from, all weights stay."""
+    with monkeypatch.context() as patch:
+        patch.setattr(codec_recon, "classify", lambda phones, _wanted: (phones.sum() * torch.nan, phones.sum()))
+        stage.reconstruct(Interrupted(1), fresh)
+    torch.manual_seed(0)
+    assert not changed(Codec(sizes_of(CODEC)).state_dict(), weights(fresh, "recon.pt"))
+    stage.reconstruct(Interrupted(), fresh)
+    encode.encode(Interrupted(), fresh)
+    for loss in ("verdict_loss", "fooling_loss"):
+        with monkeypatch.context() as patch:
+            patch.setattr(codec_adversary, loss, lambda seen, *_: seen[0][0].sum() * torch.nan)
+            stage.deceive(Interrupted(1), fresh)
+        assert not changed(weights(fresh, "recon.pt"), weights(fresh, "adversary.pt"))
+        (Workspace(fresh.paths.work).codec / "adversary.pt").unlink()
 
 
 def test_an_interrupted_training_comes_to_the_same(config, tmp_path):
@@ -129,7 +163,7 @@ def test_a_codec_can_be_taken_over(finished, fresh):
     before = weights(finished, "adversary.pt")
     assert not changed(before, weights(own, "recon.pt"))
     assert changed(before, weights(own, "adversary.pt")) == {"dec"}
-    codes = [read_codes(Workspace(item.paths.work).codes) for item in (own, finished)]
+    codes = [read_codes(work, Speech(work)) for work in (Workspace(item.paths.work) for item in (own, finished))]
     assert (codes[0] == codes[1]).mean() > 0.95
 
 
@@ -145,7 +179,7 @@ def test_trainings_can_begin_with_another_codec(finished, fresh):
         if not name.startswith("q."):
             torch.testing.assert_close(after[name], value, rtol=0, atol=1e-6)
     for place, key in (("recon.pt", "phones"), ("adversary.pt", "discriminators")):
-        states = [load(Workspace(item.paths.work).codec / place, "cpu")[key] for item in (own, finished)]
+        states = [load(Workspace(item.paths.work).codec / place)[key] for item in (own, finished)]
         for name, value in states[1].items():
             torch.testing.assert_close(states[0][name], value, rtol=0, atol=1e-6)
 
@@ -180,7 +214,7 @@ def test_codes_lie_in_the_order_of_the_utterances(fresh):
     encode.encode(Interrupted(2), fresh)
     assert not work.codes.exists()
     encode.encode(Interrupted(), fresh)
-    speech, codes = Speech(work), read_codes(work.codes)
+    speech, codes = Speech(work), read_codes(work, Speech(work))
     assert codes.dtype == np.int16
     assert codes.shape == (speech.num_frames, CODEC.keep_codebooks)
     made = load_codec(work, "cpu")
@@ -191,11 +225,36 @@ def test_codes_lie_in_the_order_of_the_utterances(fresh):
     written = work.codes.stat().st_mtime_ns
     encode.encode(Interrupted(), fresh)
     assert work.codes.stat().st_mtime_ns == written
-    state = load(work.codec / "recon.pt", "cpu")
+    state = load(work.codec / "recon.pt")
     torch.save({**state, "codec": codec(5).state_dict()}, work.codec / "recon.pt")
     encode.encode(Interrupted(), fresh)
     assert json.loads(work.codes.with_suffix(".json").read_text()) != {}
     assert work.codes.stat().st_mtime_ns != written
+
+
+def test_codes_of_other_speech_are_made_anew(fresh):
+    """Also where the same is said, as long, and only the level is another one."""
+    work = Workspace(fresh.paths.work)
+    stage.reconstruct(Interrupted(), fresh)
+    encode.encode(Interrupted(), fresh)
+    before = np.array(read_codes(work, Speech(work)))
+    (np.fromfile(work.audio, np.int16) // 8).tofile(work.audio)
+    encode.encode(Interrupted(), fresh)
+    assert (read_codes(work, Speech(work)) != before).any()
+
+
+def test_a_full_disk_is_said_before_anything_is_coded(fresh, monkeypatch):
+    """Room for all codes is taken at the start; what there was of them is removed."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    work = Workspace(fresh.paths.work)
+    stage.reconstruct(Interrupted(), fresh)
+    monkeypatch.setattr(encode.os, "posix_fallocate", full)
+    with pytest.raises(StoreError, match=r"codes\.part\.npy: codes cannot be written: No space left"):
+        encode.encode(Interrupted(), fresh)
+    assert not list(work.codes.parent.iterdir())
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(fresh):

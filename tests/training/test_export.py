@@ -17,10 +17,10 @@ from daemon.errors import ConfigError, ModelError, StoreError
 from daemon.values import Segment
 from quantize.verify_truth import relative_error
 from training import export
-from training.checkpoint import save
+from training.checkpoint import load, save
 from training.codec_config import CodecConfig
 from training.codec_model import Codec, Sizes
-from training.codec_store import load_codec
+from training.codec_store import load_codec, print_of
 from training.config import Config, PathsConfig
 from training.export_config import ExportConfig
 from training.lm import shape_of
@@ -69,9 +69,10 @@ def config(tmp_path_factory):
     for name, weights in model.named_parameters():
         if name.endswith((".w", "h0.weight")):
             torch.nn.init.normal_(weights, 1.0 if name.endswith(".w") else 0.0, 0.1)
-    save(work.lm / "last.pt", {"model": model.state_dict(), "shape": dataclasses.asdict(model.shape), "step": 1})
     codec = Codec(sizes_of(config.codec))
     torch.nn.init.normal_(codec.q.e)
+    language = {"model": model.state_dict(), "shape": dataclasses.asdict(model.shape), "codec": print_of(codec)}
+    save(work.lm / "last.pt", language)
     save(work.codec / "recon.pt", {"sizes": dataclasses.asdict(codec.sizes), "codec": codec.state_dict()})
     export.run(config, device="cpu", processes=1, minutes=None)
     return config
@@ -188,6 +189,31 @@ def test_what_was_not_made_before_is_named(config, work, tmp_path, lost, said):
     moved = config.model_copy(update={"paths": PathsConfig(work=str(tmp_path / "work"))})
     with pytest.raises(ModelError, match=said):
         export.run(moved, device="cpu", processes=1, minutes=None)
+
+
+def test_a_language_model_of_other_codes_is_refused(config, work, tmp_path):
+    """Where the codec was trained on since, or where nobody noted which one it was."""
+    shutil.copytree(work.root, tmp_path / "work")
+    moved = config.model_copy(update={"paths": PathsConfig(work=str(tmp_path / "work"))})
+    last = tmp_path / "work" / "lm" / "last.pt"
+    for codec in ("other", None):
+        save(last, load(last) | {"codec": codec})
+        with pytest.raises(ModelError, match="found one of other codes; run the stages codec and lm"):
+            export.run(moved, device="cpu", processes=1, minutes=None)
+
+
+def test_what_is_unfinished_is_said(config, work, tmp_path, capsys):
+    """How far either model is; nothing where they are finished."""
+    moved = config.model_copy(update={"paths": PathsConfig(work=str(tmp_path / "work"))})
+    shutil.copytree(work.root, tmp_path / "work")
+    export.write_checkpoint(moved, Workspace(moved.paths.work))
+    assert not capsys.readouterr().err
+    for name, step in (("lm/last.pt", 5400), ("codec/recon.pt", 300)):
+        path = tmp_path / "work" / name
+        save(path, load(path) | {"step": step, "steps": 7000})
+    export.write_checkpoint(moved, Workspace(moved.paths.work))
+    said = capsys.readouterr().err
+    assert said == "training: language model: step 5400 of 7000\ntraining: codec: step 300 of 7000\n"
 
 
 def test_what_cannot_be_is_refused(config, work, tmp_path):

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_scene import SHAPE, random_sentence
 
-from training.lm_data import IGNORED, batches, collate, plan, sentences
+from training.classify import IGNORED
+from training.lm_data import batches, collate, plan, sentences
 from training.speech import Speech
 from training.workspace import Workspace
 

@@ -9,9 +9,9 @@ from recording_scene import TEXTS, config_of, folder
 from daemon.engine.bundle import load_bundle
 from training import codec, export, lm, speak
 from training.config import load as load_config
+from training.encode import read_codes
 from training.export_config import ExportConfig
 from training.lm_config import LmConfig
-from training.lm_data import read_codes
 from training.lm_model import load_lm
 from training.speech import Speech
 from training.workspace import Workspace

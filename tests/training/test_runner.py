@@ -46,7 +46,7 @@ def wait_for_steps(folder, process, count):
 def test_two_processes_hold_the_same_mean_and_what_the_first_told(tmp_path):
     """Averages and broadcasts cross processes, in place, whatever the shape, layout and type; draws differ."""
     launch(counting_stage.exchange, tmp_path, device="cpu", processes=2)
-    first, second = (load(tmp_path / f"{rank}.pt", "cpu") for rank in (0, 1))
+    first, second = (load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     for held in (first, second):
         assert torch.equal(held["matrix"], torch.arange(6.0).reshape(2, 3).t() * 1.5)
         assert torch.equal(held["half"], torch.full((4,), 0.5, dtype=torch.bfloat16))
@@ -66,7 +66,7 @@ def test_a_signal_saves_and_the_next_run_goes_on_at_that_step(tmp_path, processe
     assert process.returncode == 0, err
     assert out == "stopped\n"
     steps = {int((tmp_path / f"stopped-{rank}").read_text()) for rank in range(processes)}
-    assert steps == {load(tmp_path / "count.pt", "cpu")["step"]}
+    assert steps == {load(tmp_path / "count.pt")["step"]}
     total = steps.pop() + 4
     if processes == 1:
         launch(counting_stage.count, tmp_path, total, device="cpu", processes=1)
@@ -80,14 +80,14 @@ def test_processes_that_lose_their_parent_save_and_end(tmp_path):
     process.kill()
     process.communicate(timeout=60)  # its children hold its pipes until they end
     assert (tmp_path / "stopped-0").read_text() == (tmp_path / "stopped-1").read_text()
-    assert load(tmp_path / "count.pt", "cpu")["step"] == int((tmp_path / "stopped-0").read_text())
+    assert load(tmp_path / "count.pt")["step"] == int((tmp_path / "stopped-0").read_text())
 
 
 def test_minutes_stop_a_stage_that_has_not_finished(tmp_path):
     """The time is over: the stage saves and launch says that it stopped; one that finished is not said to have."""
     with pytest.raises(Stopped):
         launch(counting_stage.count, tmp_path, 1_000_000, device="cpu", processes=1, minutes=1e-4)
-    step = load(tmp_path / "count.pt", "cpu")["step"]
+    step = load(tmp_path / "count.pt")["step"]
     launch(counting_stage.count, tmp_path, step, device="cpu", processes=1, minutes=60)
 
 
@@ -120,3 +120,13 @@ def test_a_missing_gpu_is_said():
     """--device cuda without a GPU is refused in one line."""
     with pytest.raises(BadRequestError, match="no GPU"):
         launch(counting_stage.refuse, device="cuda", processes=1)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    """--device cuda:7 on a machine with two, in one line with those that there are."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(BadRequestError, match="'cuda:7': expected one of cuda:0 to cuda:1"):
+        runner.check_device("cuda:7", 1)
+    for device in ("cuda", "cuda:1"):
+        runner.check_device(device, 1)

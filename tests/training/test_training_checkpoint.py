@@ -1,11 +1,13 @@
 """Checkpoints are whole or refused."""
 
+import errno
 import pickle
 
 import pytest
 import torch
 
 from daemon.errors import ModelError, StoreError
+from training import checkpoint
 from training.checkpoint import load, save
 
 STATE = {"step": 3, "weights": torch.arange(1000.0), "optimizer": {"state": [torch.ones(2)], "rate": 0.5}}
@@ -14,10 +16,10 @@ STATE = {"step": 3, "weights": torch.arange(1000.0), "optimizer": {"state": [tor
 def test_a_checkpoint_comes_back(tmp_path):
     """What was saved is loaded, over what was there; nothing else is left in the folder."""
     path = tmp_path / "new" / "last.pt"
-    assert load(path, "cpu") is None
+    assert load(path) is None
     save(path, {"step": 1})
     save(path, STATE)
-    loaded = load(path, "cpu")
+    loaded = load(path)
     assert loaded["step"] == 3
     assert torch.equal(loaded["weights"], STATE["weights"])
     assert loaded["optimizer"]["rate"] == 0.5
@@ -37,8 +39,20 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path, damage):
     else:
         path.write_bytes({"cut": raw[:-500], "flipped": raw, "empty": b"", "other": pickle.dumps(STATE)}[damage])
     with pytest.raises(ModelError, match=f"{path}.*begins anew") as caught:
-        load(path, "cpu")
+        load(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    """It is as it was written, and nobody should remove it."""
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    save(tmp_path / "last.pt", STATE)
+    monkeypatch.setattr(checkpoint.zipfile, "ZipFile", refuse)
+    with pytest.raises(ModelError, match=r"last\.pt: cannot be read: Permission denied$"):
+        load(tmp_path / "last.pt")
 
 
 def test_a_checkpoint_runs_nothing(tmp_path):
@@ -46,7 +60,7 @@ def test_a_checkpoint_runs_nothing(tmp_path):
     path = tmp_path / "last.pt"
     torch.save({"step": Trap(str(tmp_path / "sprung"))}, path)
     with pytest.raises(ModelError, match="begins anew"):
-        load(path, "cpu")
+        load(path)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -69,4 +83,4 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path):
     (tmp_path / "last.pt.part").mkdir()
     with pytest.raises(StoreError, match="cannot be written"):
         save(path, STATE)
-    assert load(path, "cpu")["step"] == 1
+    assert load(path)["step"] == 1
