@@ -30,15 +30,18 @@ TRAINING_STAGES = {
     "export": "make bundles of what was trained",
     "evaluate": "compare the bundles with the teacher, on text never trained on",
 }
+_WITHOUT_STEPS = ("speak", "evaluate")
+"""Their work is on the CPU in any case, and comes out the same in however many processes."""
 _NOT_INSTALLED = 69
 """EX_UNAVAILABLE of sysexits: something that the program needs is not there."""
 _EPILOG = """\
 Ctrl-C, SIGTERM and --minutes end a stage after saving; the same command goes on
 from there.
 
-exit codes: 0 done or stopped, 2 usage, 65 no such device, 66 checkpoint, data or
-program missing or damaged, 69 a library is not installed, 70 a process crashed,
-73 cannot be written, 78 bad configuration, 130 interrupted twice"""
+exit codes: 0 done or stopped, 2 usage, 65 not to be used: the device, the recordings,
+the model card, or files that another run is at work on, 66 checkpoint, data or program
+missing or damaged, 69 a library is not installed, 70 a process crashed, 73 cannot be
+written, 78 bad configuration, 130 interrupted before anything could be saved"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class _Means:
     """What the stages are given beside the configuration."""
 
     device: str
-    processes: int
+    processes: int | None
     deadline_s: float | None
     phase: str | None
 
@@ -63,9 +66,12 @@ class _Means:
                 raise Stopped
         if stage == "corpus":
             return {}
-        given: dict[str, Any] = {"minutes": minutes}
+        given: dict[str, Any] = {
+            "minutes": minutes,
+            "processes": self.processes or _default_processes(stage, self.device),
+        }
         if stage in TRAINING_STAGES:
-            given |= {"device": self.device, "processes": self.processes}
+            given["device"] = self.device
         return given | ({"phase": self.phase} if stage == "codec" and self.phase else {})
 
 
@@ -111,8 +117,8 @@ def _options(given: list[str]) -> argparse.Namespace:
         "--processes",
         type=_count,
         metavar="N",
-        help="on the CPU with one thread each (default: 2 where there are two cores, 1 on cuda); a step's batch is that"
-        " of the configuration times N",
+        help="on the CPU with one thread each (default: speak and evaluate one for each core; the others 2 where there"
+        " are two cores, 1 on cuda); a training step's batch is that of the configuration times N",
     )
     parser.add_argument("--minutes", type=_minutes, metavar="M", help="stop after so many")
     parser.add_argument("--phase", choices=("recon", "adversary"), help="of the codec, one alone")
@@ -161,7 +167,7 @@ def _run(options: argparse.Namespace, command: str) -> int:
     config = load(options.config, dict(options.set))
     means = _Means(
         device=options.device,
-        processes=options.processes or _default_processes(options.device),
+        processes=options.processes,
         deadline_s=None if options.minutes is None else time.monotonic() + 60 * options.minutes,
         phase=options.phase,
     )
@@ -181,8 +187,11 @@ def _run(options: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def _default_processes(device: str) -> int:
-    return min(2, len(os.sched_getaffinity(0))) if device == "cpu" else 1
+def _default_processes(stage: str, device: str) -> int:
+    cores = len(os.sched_getaffinity(0))
+    if stage in _WITHOUT_STEPS:
+        return cores
+    return min(2, cores) if device == "cpu" else 1
 
 
 def _stage(stage: str, module: ModuleType, config: "Config", means: _Means) -> None:

@@ -4,24 +4,28 @@ Whoever speaks a text (the teacher, its speech coded and decoded, every bundle) 
 compared with the teacher. What was spoken and heard is kept, so that a second run only does the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from daemon.errors import StoreError
 from training.coded import Coded
 from training.crew import Crew
+from training.evaluate_config import SetsConfig
 from training.judge import Judge, count_errors
 from training.measures import Comparison, compare
-from training.rendering import Bundle
+from training.rendering import Bundle, digest
 from training.report import check_card, write_report
+from training.runner import check_device
 from training.shelf import Made, read
 from training.speech import FRAME_SAMPLES, Speech
 from training.stopping import StopRequest, on_signals
 from training.tables import BundleInfo, Findings
 from training.tally import Judged
-from training.workspace import Workspace
+from training.workspace import Workspace, hold
 
 if TYPE_CHECKING:
     from training.config import Config
@@ -31,46 +35,95 @@ _MEMORY = "heard.jsonl"
 
 
 def run(config: "Config", *, device: str, processes: int, minutes: float | None) -> None:
-    """Measure what ``[evaluate.sets]`` names, write the report and, if nothing was left out, the model card.
+    """Measure what ``[evaluate.sets]`` names, write the report and, if that is of the bundle in use, its model card.
 
     Raises:
         Stopped: it ended early; what was spoken and heard is kept.
+        SpeechError: a process was killed; likewise.
         ModelError: a stage before has not been run, or what it left is damaged.
-        BadRequestError: the model card has no place for the figures.
+        BadRequestError: no such device, no place for the figures in the model card, or another run at work here.
         StoreError: something cannot be written.
     """
+    check_device(device, processes)
     work, chosen = Workspace(config.paths.work), config.evaluate
-    card = None if chosen.limit else Path(config.paths.bundle) / "README.md"
+    folders = _bundles(config, work)
+    why_not = _why_no_card(config, folders.values())
+    card = None if why_not else Path(config.paths.bundle) / "README.md"
     if card:
         check_card(card)  # now, not after hours
     speech, request = Speech(work), StopRequest(minutes)
     found = Findings([speaker.name for speaker in config.speech.speakers], chosen.resamples)
-    with on_signals(request), Crew(processes, request) as crew:
+    with on_signals(request), _alone(work.evaluation), Crew(processes, request) as crew:
         panel = _Panel(speech, work, crew)
         if numbers := held_out(speech, chosen.sets.codec, chosen.limit):
-            coded = Coded(work, config.codec.keep_codebooks, device, crew).speak(speech, numbers)
+            own = crew if device == "cpu" else Crew(1, request)  # a GPU has little room for many processes
+            coded = Coded(work, config.codec.keep_codebooks, device, own).speak(speech, numbers)
             found.judged["codec"] = panel.judge(numbers, coded, FRAME_SAMPLES, 0)
-        for recipe in _RECIPES:
-            numbers = held_out(speech, getattr(chosen.sets, recipe), chosen.limit)
-            if numbers and recipe in config.export.recipes:
-                bundle = Bundle(work.bundles / f"{config.export.name}-{recipe}", work.evaluation, crew)
+        for recipe, folder in folders.items():
+            if numbers := held_out(speech, getattr(chosen.sets, recipe), chosen.limit):
+                bundle = Bundle(folder, work.evaluation, crew)
                 found.judged[recipe] = panel.judge_bundle(bundle, numbers)
                 found.bundles[recipe] = BundleInfo(bundle.digest, bundle.num_bytes)
-    write_report(found, speech, chosen.pictures, work.evaluation, card)
+        write_report(found, speech, chosen.pictures, work.evaluation, card)
+    if why_not:
+        print(f"evaluate: no model card is written: {why_not}")
+
+
+def _bundles(config: "Config", work: Workspace) -> dict[str, Path]:
+    """Those that are to be evaluated, by recipe."""
+    return {
+        recipe: work.bundles / f"{config.export.name}-{recipe}"
+        for recipe in _RECIPES
+        if recipe in config.export.recipes and getattr(config.evaluate.sets, recipe)
+    }
+
+
+def _why_no_card(config: "Config", evaluated: Iterable[Path]) -> str:
+    """What would make the figures those of something else than the bundle in use; empty if nothing."""
+    chosen, installed = config.evaluate, Path(config.paths.bundle)
+    if chosen.limit or any(set(sets) - set(getattr(chosen.sets, name)) for name, sets in SetsConfig()):
+        return "[evaluate] leaves texts out"
+    if digest(installed) not in {digest(folder) for folder in evaluated} - {""}:
+        return f"{installed} is none of these bundles; to install one: export --set export.install=q8_0"
+    return ""
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other evaluations away from what is kept here.
+
+    Raises:
+        BadRequestError: one is at work.
+        StoreError: the folder cannot be made.
+    """
+    path = folder / "lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as err:
+        raise StoreError(f"{path}: cannot be written: {err.strerror}") from err
+    with file:
+        hold(file)
+        yield
 
 
 def held_out(speech: Speech, sets: Sequence[str], limit: int) -> list[int]:
-    """The utterances of the sets, at most ``limit`` of each set and speaker unless that is 0."""
-    taken: dict[tuple[str, int], int] = {}
-    numbers = []
+    """The utterances of the sets; of each set and speaker ``limit`` from all over it, unless that is 0.
+
+    Speakers who were given the same texts are judged by the same ones.
+    """
+    kinds: dict[tuple[str, int], list[int]] = {}
     for number in speech.split("held"):
         item = speech.utterances[number]
         if item.source in sets:
-            kind = (item.source, item.speaker)
-            taken[kind] = taken.get(kind, 0) + 1
-            if not limit or taken[kind] <= limit:
-                numbers.append(number)
-    return numbers
+            kinds.setdefault((item.source, item.speaker), []).append(number)
+    return sorted(number for numbers in kinds.values() for number in _spread(numbers, limit or len(numbers)))
+
+
+def _spread(numbers: list[int], count: int) -> list[int]:
+    """So many of the numbers, evenly apart."""
+    count = min(count, len(numbers))
+    return [numbers[place * len(numbers) // count] for place in range(count)]
 
 
 class _Panel:

@@ -2,22 +2,20 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from daemon.errors import ModelError, StoreError
 from training.config import Config, SpeakerConfig
-from training.recordings import Limits, Recording, hold_out, read
+from training.recordings import Each, Limits, Recording, hold_out, read
 from training.workspace import Workspace
 
 RECORDED = "recordings"
 """The source of a recorded speaker's texts."""
 _TOLD = 5
 """Recordings that are not used and named on the terminal."""
-Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""``map``, over several processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,10 +93,17 @@ class Journal:
         self._progress.console.print(f"{self._path.stem} {self._step}: {shown}", markup=False, highlight=False)
 
     def close(self) -> None:
-        """End the bar and the log."""
+        """End the bar and the log.
+
+        Raises:
+            StoreError: the disk is full.
+        """
         if self._active:
             self._progress.stop()
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as err:  # it still has a line that could not be written
+                raise StoreError(f"{self._path}: log cannot be written: {err.strerror}") from err
 
     def __enter__(self) -> Self:
         return self

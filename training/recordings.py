@@ -35,6 +35,8 @@ _FULL, _CLIPPED_SHARE = 0.99, 0.001
 """A recording is clipped if this share of its samples is beyond that of full scale."""
 _HELD_SHARE, _HELD_LEAST, _HELD_MOST = 0.05, 10, 50
 _KEY = 16
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
+"""``map``, over several processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,7 @@ class _Line:
     limits: Limits
 
 
-def read(
-    folder: Path, limits: Limits, each: Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]] = map
-) -> tuple[list[Recording], list[str]]:
+def read(folder: Path, limits: Limits, each: Each = map) -> tuple[list[Recording], list[str]]:
     """The recordings that can be used, in the order of metadata.csv, and of every other one why not, in a line.
 
     Args:
@@ -186,27 +186,20 @@ def _fault(text: str, audio: F32, rate: int, limits: Limits) -> str | None:
 
 
 def hold_out(recordings: Sequence[Recording], never_trained: set[str]) -> set[str]:
-    """The texts that are not trained on: those of ``never_trained``, and so many others that there are enough.
+    """The texts that are not trained on: those of ``never_trained``, and about a twentieth of the others.
 
-    All recordings of a text are on one side. A text that is held out stays so when recordings are added, unless others
-    take its place.
+    All recordings of a text are on one side. The choice is by the hash of the text, in such a way that a text that is
+    trained on is never held out later because recordings were added (from twenty texts on).
 
     Raises:
         BadRequestError: nothing is left to train on.
     """
-    wanted = min(max(math.ceil(_HELD_SHARE * len(recordings)), _HELD_LEAST), _HELD_MOST, len(recordings) // 2)
-    texts = sorted(
-        {item.text for item in recordings},
-        key=lambda text: (text not in never_trained, hashlib.sha256(text.encode()).digest()),
-    )
-    held: set[str] = set()
-    for text in texts:
-        enough = sum(item.text in held for item in recordings) >= wanted or len(held) + 1 == len(texts)
-        if enough and text not in never_trained:
-            break
-        held.add(text)
-    if len(held) == len(texts):
+    texts = {item.text for item in recordings}
+    hashes = {text: hashlib.sha256(text.encode()).digest() for text in texts - never_trained}
+    if not hashes:
         raise BadRequestError(
             "bad_request", "recordings: every text is held out by corpus.json; read some of its others"
         )
-    return held
+    share = sum(int.from_bytes(found[:4]) < _HELD_SHARE * 2**32 for found in hashes.values())
+    count = min(max(share, _HELD_LEAST), _HELD_MOST, len(hashes) // 2)
+    return texts & never_trained | set(sorted(hashes, key=hashes.__getitem__)[:count])

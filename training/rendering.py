@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+import daemon
 from daemon.config import EngineConfig
 from daemon.engine.bundle import load_bundle
 from daemon.engine.engine import Engine
@@ -19,6 +20,8 @@ from training.shelf import Made, Shelf, write
 
 _KEY = 16
 """Hex digits that name a bundle's folder and an utterance's file."""
+_SOURCES = ("engine/*.py", "text/*.py", "synthesizer.py")
+"""What of the daemon makes sound out of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +37,10 @@ class Bundle:
 
     Args:
         folder: the bundle.
-        kept: where renderings are kept, of each bundle apart by the hash of its manifest.
+        kept: where renderings are kept, apart by the hash of the bundle's manifest and the daemon's sources.
         crew: who speaks.
 
     Attributes:
-        name: from the manifest.
         digest: sha256 of the manifest, which has the hashes of all files.
         num_bytes: on disk.
 
@@ -50,14 +52,13 @@ class Bundle:
         if not folder.exists():
             raise ModelError(f"{folder}: missing; run the stage export first")
         manifest = load_bundle(folder).manifest
-        self.name = manifest.name
-        self.digest = hashlib.sha256((folder / "manifest.toml").read_bytes()).hexdigest()
+        self.digest = digest(folder)
         self.num_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         self.frame_samples = manifest.audio.samples_per_frame
         self.delay_samples = manifest.codec.delay_samples
         self._voices = {voice.speaker: name for name, voice in manifest.voices.items()}
         self._bundle = folder
-        self._kept = kept / self.digest[:_KEY]
+        self._kept = kept / hashlib.sha256(f"{self.digest} {_sources_digest()}".encode()).hexdigest()[:_KEY]
         self._shelf = Shelf(self._kept, crew)
 
     def speak(self, speaker: int, texts: Sequence[str]) -> list[Made]:
@@ -73,6 +74,20 @@ class Bundle:
         voice = self._voices[speaker]
         orders = [_Order(self._bundle, voice, text, self._kept / voice / _file_name(text)) for text in texts]
         return self._shelf.get(_speak, orders, f"{self._bundle.name} {voice}")
+
+
+def digest(bundle: Path) -> str:
+    """sha256 of a bundle's manifest; empty where there is none."""
+    path = bundle / "manifest.toml"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def _sources_digest() -> str:
+    package = Path(daemon.__file__).parent
+    found = hashlib.sha256()
+    for path in sorted(path for pattern in _SOURCES for path in package.glob(pattern)):
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _file_name(text: str) -> str:

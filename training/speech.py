@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from daemon.errors import ModelError
 from daemon.values import F32
-from training import align
+from training import align, note
 from training.workspace import Workspace
 
 FRAME_SAMPLES = 1920
@@ -41,7 +41,7 @@ class Speech:
         work: the workspace.
 
     Raises:
-        ModelError: nothing has been spoken yet, or the files do not fit each other.
+        ModelError: nothing or not everything has been spoken yet, or the files do not fit each other.
     """
 
     def __init__(self, work: Workspace) -> None:
@@ -63,6 +63,10 @@ class Speech:
             raise ModelError(f"{work.index}: {err}; run the stage speak first") from None
         self.num_frames = first_frame
         """Of all utterances together."""
+        count, planned = len(self.utterances), note.planned(work)
+        if not count or count < planned:
+            said = f"{count:,} of {planned:,} utterances are spoken" if planned else "nothing is spoken yet"
+            raise ModelError(f"{work.index}: {said}; run the stage speak")
         last = self.utterances[-1]
         if len(self._audio) < last.start + last.num_samples:
             raise ModelError(f"{work.audio}: shorter than {work.index} says; remove both and run the stage speak")

@@ -2,19 +2,26 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from codec_scene import CODEC, SIZES, codec
 from flite_speech import RATE, say
 
+import daemon
 from daemon.errors import BadRequestError, ModelError
 from training import evaluate, rendering
+from training.checkpoint import save
 from training.config import Config, PathsConfig, SpeakerConfig, SpeechConfig
-from training.evaluate_config import EvaluateConfig, SetsConfig
+from training.crew import Crew
+from training.evaluate_config import EvaluateConfig
+from training.export_config import ExportConfig
 from training.report import BEGIN, END, put_between_markers
 from training.shelf import Made, read, write
-from training.stopping import Stopped
-from training.workspace import Workspace
+from training.stopping import Stopped, StopRequest
+from training.workspace import Workspace, hold
 
 STARTER = Path(__file__).resolve().parents[2] / "models" / "starter"
 TEXTS = {
@@ -27,7 +34,7 @@ CARD = f"# A voice\n\nBefore.\n\n{BEGIN}\nold figures\n{END}\n\n## After\n"
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """A workspace with the teacher's speech and one bundle, and a model card."""
+    """A workspace with the teacher's speech, a codec that knows nothing, and the bundle in use, with its card."""
     root = tmp_path_factory.mktemp("evaluation")
     work = Workspace(root / "work")
     work.index.parent.mkdir(parents=True)
@@ -41,12 +48,16 @@ def config(tmp_path_factory):
                 audio.write(pcm.tobytes())
                 start += len(pcm)
     shutil.copytree(STARTER, work.bundles / "starter-q8_0")
+    save(work.codec / "recon.pt", {"sizes": asdict(SIZES), "codec": codec().state_dict()})
     (root / "card").mkdir()
     (root / "card" / "README.md").write_text(CARD)
+    shutil.copy(STARTER / "manifest.toml", root / "card")
     return Config(
         paths=PathsConfig(work=str(work.root), bundle=str(root / "card")),
         speech=SpeechConfig(speakers=(SpeakerConfig(name="slt", description="female", flite="slt"),)),
-        evaluate=EvaluateConfig(sets=SetsConfig(codec=(), f32=(), q4_0=()), pictures=1, resamples=100),
+        codec=CODEC,
+        export=ExportConfig(recipes=("q8_0",)),
+        evaluate=EvaluateConfig(pictures=1, resamples=100),
     )
 
 
@@ -68,9 +79,11 @@ def test_report_has_every_set_and_bar(config, evaluated):
     text = (evaluated.evaluation / "report.md").read_text()
     assert "| announcements | 2 |" in text
     assert "| one-word utterances | 1 |" in text
-    assert "codec" not in text.split("Words that")[0]
+    assert "codec alone" in text.split("Words that")[0]
     numbers = json.loads((evaluated.evaluation / "report.json").read_text(), parse_constant=pytest.fail)
-    assert {row["texts"]: row["number"] for row in numbers["rows"] if row["voice"] == "all"} == {
+    assert {
+        row["texts"]: row["number"] for row in numbers["rows"] if (row["what"], row["voice"]) == ("q8_0", "all")
+    } == {
         "announcements": 2,
         "sentences": 1,
         "single": 1,
@@ -101,14 +114,81 @@ def test_a_second_run_speaks_and_hears_nothing(config, evaluated, monkeypatch):
     assert (evaluated.evaluation / "report.json").read_bytes() == found
 
 
-def test_a_quick_look_leaves_the_card_alone(config, evaluated):
-    """With a limit, the figures are not those of the voice."""
+def test_a_quick_look_leaves_the_card_alone(config, evaluated, capsys):
+    """With a limit or without a set, the figures are not those of the voice."""
     card = Path(config.paths.bundle) / "README.md"
     before = card.stat()
-    limited = config.evaluate.model_copy(update={"limit": 1})
-    run(config.model_copy(update={"evaluate": limited}))
-    assert card.stat() == before
-    assert "| announcements | 1 |" in (evaluated.evaluation / "report.md").read_text()
+    for changes in ({"limit": 1}, {"sets": config.evaluate.sets.model_copy(update={"codec": ("announcements",)})}):
+        run(config.model_copy(update={"evaluate": config.evaluate.model_copy(update=changes)}))
+        assert card.stat() == before
+        assert "no model card is written: [evaluate] leaves texts out" in capsys.readouterr().out
+        one = "| announcements | 1 |" in (evaluated.evaluation / "report.md").read_text()
+        assert one == ("limit" in changes)
+
+
+def test_the_card_of_another_bundle_is_left_alone(config, evaluated, tmp_path, capsys):
+    """Its figures would be those of a bundle that nobody has; the report is written, and how to install is said."""
+    for manifest in (None, "name = 'other'"):
+        (tmp_path / "README.md").write_text(CARD)
+        if manifest:
+            (tmp_path / "manifest.toml").write_text(manifest)
+        (evaluated.evaluation / "report.md").unlink()
+        run(config.model_copy(update={"paths": PathsConfig(work=str(evaluated.root), bundle=str(tmp_path))}))
+        assert (tmp_path / "README.md").read_text() == CARD
+        assert (evaluated.evaluation / "report.md").exists()
+        assert "is none of these bundles; to install one: export --set export.install=q8_0" in capsys.readouterr().out
+
+
+def test_two_evaluations_do_not_write_the_same_files(config, evaluated):
+    """The second is refused while the first is at work."""
+    with (evaluated.evaluation / "lock").open("a") as lock:
+        hold(lock)
+        with pytest.raises(BadRequestError, match="another run of the same stage is at work"):
+            run(config)
+
+
+def test_a_device_that_is_none_is_refused(config):
+    """Before anything is made."""
+    with pytest.raises(BadRequestError, match="expected cpu, cuda or cuda:N"):
+        run(config, device="tpu")
+
+
+def test_a_limit_takes_texts_from_all_over():
+    """Evenly apart, the same of every speaker, and so many of each set; without one, all."""
+    held = [
+        SimpleNamespace(text=str(text), source=source, speaker=speaker)
+        for source, count in (("sentences", 90), ("words", 4), ("single", 7))
+        for text in range(count)
+        for speaker in (0, 1)
+    ]
+    speech = SimpleNamespace(utterances=held, split=lambda _name: range(len(held)))
+    numbers = evaluate.held_out(speech, ("sentences", "words"), 6)
+    chosen = [(held[number].source, held[number].speaker, held[number].text) for number in numbers]
+    for speaker in (0, 1):
+        assert [text for *kind, text in chosen if kind == ["sentences", speaker]] == ["0", "15", "30", "45", "60", "75"]
+        assert [text for *kind, text in chosen if kind == ["words", speaker]] == ["0", "1", "2", "3"]
+    assert len(chosen) == 20
+    assert evaluate.held_out(speech, ("words", "single"), 0) == [*range(180, 202)]
+
+
+def test_another_engine_speaks_anew(config, tmp_path, monkeypatch):
+    """What an older one of the same bundle has said is not taken for what the daemon says now."""
+    folder = Workspace(config.paths.work).bundles / "starter-q8_0"
+    shutil.copytree(Path(daemon.__file__).parent, tmp_path / "daemon")
+
+    def kept():
+        return rendering.Bundle(folder, tmp_path, Crew(1, StopRequest()))._kept
+
+    before = kept()
+    monkeypatch.setattr(daemon, "__file__", str(tmp_path / "daemon" / "__init__.py"))
+    assert kept() == before
+    for changed in ("engine/session.py", "text/segment.py", "synthesizer.py"):
+        path = tmp_path / "daemon" / changed
+        path.write_text(path.read_text() + "\n")
+        assert kept() != before
+        before = kept()
+    (tmp_path / "daemon" / "bench.py").write_text("")
+    assert kept() == before
 
 
 def test_renderings_are_the_daemons(evaluated):
@@ -146,7 +226,11 @@ def test_a_card_without_its_markers_is_refused(tmp_path, content):
 def test_a_card_without_its_markers_is_noticed_before_anything_is_made(config, tmp_path):
     """Not after hours."""
     (tmp_path / "README.md").write_text("# A voice\n")
-    paths = PathsConfig(work=str(tmp_path / "nothing"), bundle=str(tmp_path))
+    shutil.copy(STARTER / "manifest.toml", tmp_path)
+    work = Workspace(tmp_path / "nothing")
+    work.bundles.mkdir(parents=True)
+    (work.bundles / "starter-q8_0").symlink_to(STARTER, target_is_directory=True)
+    paths = PathsConfig(work=str(work.root), bundle=str(tmp_path))
     with pytest.raises(BadRequestError, match="begin"):
         run(config.model_copy(update={"paths": paths}))
 

@@ -219,11 +219,11 @@ def test_damaged_files_are_named(copied):
 
 
 @given(
-    texts=st.lists(st.integers(0, 300), min_size=2, max_size=400),
-    never=st.sets(st.integers(0, 300), max_size=5),
+    texts=st.lists(st.integers(0, 3000), min_size=2, max_size=1500),
+    never=st.sets(st.integers(0, 3000), max_size=5),
 )
 def test_held_out_texts_are_never_trained(texts, never):
-    """A share of the recordings, at least ten of twenty or more, and whole texts; something is left to learn from."""
+    """A share of the texts, ten to fifty of twenty or more; something is left to learn from."""
     said = [Recording(str(n), f"{text}.", "", "") for n, text in enumerate(texts)]
     kept = {f"{text}." for text in never}
     if not {item.text for item in said} - kept:
@@ -234,11 +234,17 @@ def test_held_out_texts_are_never_trained(texts, never):
     trained = {item.text for item in said} - held
     assert trained
     assert not trained & kept
-    wanted = min(max(-(-len(said) // 20), 10), 50, len(said) // 2)
-    assert sum(item.text in held for item in said) >= wanted or len(trained) == 1
-    without = held - kept
-    if without and len(set(texts)) == len(texts):
-        assert len(held) <= max(wanted, len(held & kept))
+    count = len({item.text for item in said} - kept)
+    assert min(10, count // 2) <= len(held - kept) <= min(50, count // 2)
+
+
+@given(texts=st.lists(st.integers(0, 3000), min_size=20, max_size=1500, unique=True), added=st.integers(0, 1000))
+def test_what_is_learned_from_is_never_held_out_later(texts, added):
+    """However many recordings are added: the figures of a voice that has gone on learning stay true."""
+    said = [Recording(str(n), f"{text}.", "", "") for n, text in enumerate(texts)]
+    before = said[: max(20, len(said) - added)]
+    trained = {item.text for item in before} - hold_out(before, set())
+    assert not trained & hold_out(said, set())
 
 
 def test_what_was_held_out_stays_so_with_other_names():
@@ -246,5 +252,17 @@ def test_what_was_held_out_stays_so_with_other_names():
     said = [Recording(str(n), f"{n}.", "", "") for n in range(200)]
     again = [Recording(f"again{n}", f"{n}.", "", "x") for n in range(200)]
     assert hold_out(said, set()) == hold_out(said[::-1], set()) == hold_out(again, set())
-    assert len(hold_out(said, set())) == 10
-    assert len(hold_out(said * 10, set())) == 5
+    assert 10 <= len(hold_out(said, set())) <= 20
+    assert hold_out(said * 10, set()) == hold_out(said, set())
+
+
+def test_two_takes_of_a_text_are_on_one_side(tmp_path):
+    """Nobody is judged by a text that the same speaker was trained on, however it is written in metadata.csv."""
+    place = folder(tmp_path / "own")
+    with (place / "metadata.csv").open("a", encoding="utf-8") as lines:
+        lines.writelines(f"wavs/{number}|{text.upper()}\n" for number, text in enumerate(TEXTS))
+    config = config_of(tmp_path / "work", place)
+    own = [job for job in jobs.plan(Workspace(config.paths.work), config, map) if job.speaker == 1]
+    sides = [{job.text for job in own if job.split == split} for split in ("held", "train")]
+    assert [len(side) for side in sides] == [3, 3]
+    assert len(own) == 12

@@ -1,14 +1,19 @@
 """Speaking with the real flite: audio, phones, their alignment to the letters; going on where a run stopped."""
 
 import json
+import os
+import resource
 import shutil
+import signal
+import time
+from threading import Thread
 
 import numpy as np
 import pytest
 
-from daemon.errors import BadRequestError, ModelError
+from daemon.errors import BadRequestError, ConfigError, ModelError, StoreError
 from training import align, speak
-from training.config import Config, PathsConfig, SpeechConfig
+from training.config import Config, PathsConfig, SpeakerConfig, SpeechConfig
 from training.phones import PHONES, SILENCE, phone_id
 from training.speech import FRAME_SAMPLES, Speech
 from training.stopping import Stopped
@@ -30,6 +35,25 @@ def config(tmp_path_factory):
     )
     speak.run(config)
     return config
+
+
+@pytest.fixture
+def copied(config, tmp_path):
+    """The same in a workspace of its own."""
+    shutil.copytree(config.paths.work, tmp_path / "work")
+    return config.model_copy(update={"paths": PathsConfig(work=str(tmp_path / "work"))})
+
+
+def with_speech(config, **changes):
+    return config.model_copy(update={"speech": config.speech.model_copy(update=changes)})
+
+
+def flite(*voices):
+    return tuple(SpeakerConfig(name=f"voice{n}", description="flite's", flite=voice) for n, voice in enumerate(voices))
+
+
+def files(work):
+    return work.index.read_bytes(), work.audio.read_bytes()
 
 
 def test_held_out_texts_are_said_by_all_and_training_texts_by_one(config):
@@ -69,6 +93,117 @@ def test_a_stopped_run_goes_on_to_the_same_files(config):
         speak.run(config, minutes=0)
     speak.run(config)
     assert (work.index.read_bytes(), work.audio.read_bytes()) == (index, audio)
+
+
+def test_processes_speak_as_one_does(config, tmp_path):
+    """The same files, in the same order."""
+    Workspace(tmp_path).corpus.write_bytes(Workspace(config.paths.work).corpus.read_bytes())
+    speak.run(config.model_copy(update={"paths": PathsConfig(work=str(tmp_path))}), processes=2)
+    assert files(Workspace(tmp_path)) == files(Workspace(config.paths.work))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_what_was_spoken(copied, number):
+    """As many whole utterances as the index has lines; then it goes on to the same files."""
+    work = Workspace(copied.paths.work)
+    before = files(work)
+    shutil.rmtree(work.index.parent)
+
+    def interrupt():
+        while not (work.index.exists() and work.index.stat().st_size):
+            time.sleep(0.001)
+        os.kill(os.getpid(), number)
+
+    thread = Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Stopped):
+        speak.run(copied)
+    thread.join()
+    assert before[0].startswith(work.index.read_bytes())
+    speak.run(copied)
+    assert files(work) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"speakers": flite("awb", "slt")}, r"made\.json: flite: expected .*awb.*, found .*rms"),
+        ({"level_db": -30.0}, r"made\.json: level_db: expected -30\.0, found -22\.0"),
+        ({"margin_s": 0.2}, r"made\.json: margin_s: expected 0\.2, found 0\.08"),
+    ],
+)
+def test_what_was_spoken_in_another_way_is_not_gone_on_with(copied, changes, said):
+    """Other voices, another level: the speech there is stays, and its maker is told what to do."""
+    work = Workspace(copied.paths.work)
+    before = files(work)
+    with pytest.raises(ModelError, match=f"{said}.*; take another"):
+        speak.run(with_speech(copied, **changes))
+    assert files(work) == before
+
+
+def test_what_has_no_note_is_taken_to_be_as_configured(copied):
+    """Hours of speech from before there were notes are kept, and have one from then on."""
+    work = Workspace(copied.paths.work)
+    note = work.index.with_name("made.json")
+    before, told = files(work), note.read_text()
+    note.unlink()
+    assert len(Speech(work).utterances) == 5
+    speak.run(copied)
+    assert (files(work), note.read_text()) == (before, told)
+    with pytest.raises(ModelError, match="flite: expected"):
+        speak.run(with_speech(copied, speakers=flite("slt", "awb")))
+    note.write_text("[]")
+    with pytest.raises(ModelError, match=r"made\.json: damaged"):
+        Speech(work)
+
+
+def test_a_voice_that_flite_does_not_have_is_refused(copied):
+    """flite itself would speak with its default voice."""
+    shutil.rmtree(Workspace(copied.paths.work).index.parent)
+    with pytest.raises(ConfigError, match=r"flite has no voice stl, expected one of kal, .*slt"):
+        speak.run(with_speech(copied, speakers=flite("rms", "stl")))
+    for voice in ("./mine.flitevox", "mine.flitevox", "voices/mine"):
+        with pytest.raises(ConfigError, match=f"flite's voice {voice}: no such file"):
+            speak.run(with_speech(copied, speakers=flite(voice)))
+
+
+def test_a_full_disk_is_said_in_one_line(copied, monkeypatch):
+    """And nothing else is raised by closing the files; there is room later, and it goes on."""
+    work = Workspace(copied.paths.work)
+    before = files(work)
+    shutil.rmtree(work.index.parent)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        patch.setattr(speak, "_say", lambda _speech, _job: (np.zeros(3000, np.int16), []))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+        try:
+            with pytest.raises(StoreError, match=r"speech: File too large$"):
+                speak.run(copied)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(work.index.read_bytes().splitlines()) == 1
+    shutil.rmtree(work.index.parent)
+    work.index.parent.touch()
+    with pytest.raises(StoreError, match=r"speech: File exists$"):
+        speak.run(copied)
+    work.index.parent.unlink()
+    speak.run(copied)
+    assert files(work) == before
+
+
+def test_half_of_the_speech_is_not_trained_on(copied):
+    """The error says how much there is; nor is none of it, beside audio without an index."""
+    work = Workspace(copied.paths.work)
+    whole = work.index.read_bytes()
+    work.index.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]))
+    with pytest.raises(ModelError, match=r"index\.jsonl: 3 of 5 utterances are spoken; run the stage speak"):
+        Speech(work)
+    work.index.write_bytes(b"")
+    work.index.with_name("made.json").unlink()
+    with pytest.raises(ModelError, match=r"index\.jsonl: nothing is spoken yet; run the stage speak"):
+        Speech(work)
+    work.index.write_bytes(whole)
+    assert len(Speech(work).utterances) == 5
 
 
 def test_a_second_run_does_not_write_between_the_lines_of_the_first(config):

@@ -41,9 +41,23 @@ def test_all_runs_the_stages_in_order(calls, tmp_path):
     assert [name for name, _, _ in calls] == ["corpus", "speak", "codec", "encode", "lm", "export", "evaluate"]
     assert all(config.corpus.names == 7 for _, config, _ in calls)
     assert calls[0][2] == {}
+    assert calls[1][2].keys() == {"minutes", "processes"}
     given = calls[-1][2]
-    assert (given["device"], given["processes"]) == ("cuda", 1)
+    assert given["device"] == "cuda"
     assert 0 < given["minutes"] < 30
+
+
+def test_work_of_the_cpu_is_for_all_cores(calls, tmp_path, monkeypatch):
+    """Whatever is trained on: who speaks and who judges gets every core, and the number that was asked for."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(7)))
+    for options, counts in (
+        ((), (7, 2, 2, 2, 2, 7)),
+        (("--device", "cuda"), (7, 1, 1, 1, 1, 7)),
+        (("--processes", "3"), (3, 3, 3, 3, 3, 3)),
+    ):
+        calls.clear()
+        run(tmp_path, "all", *options)
+        assert tuple(given["processes"] for _, _, given in calls[1:]) == counts
 
 
 def test_a_stage_that_stopped_ends_the_command(calls, tmp_path, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """The log and the progress of a stage."""
 
 import json
+import resource
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +56,20 @@ def test_a_log_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="log cannot be written"):
         Journal(FIRST, tmp_path / "file" / "log.jsonl", total=1)
+
+
+def test_a_full_disk_is_said(tmp_path):
+    """Also when the log is closed, which tries to write once more what did not fit."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        with (
+            pytest.raises(StoreError, match=r"log\.jsonl: log cannot be written: File too large"),
+            Journal(FIRST, tmp_path / "log.jsonl", total=1) as journal,
+        ):
+            journal.step(1, loss=1.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_two_runs_of_one_stage_do_not_write_the_same_files(tmp_path):
