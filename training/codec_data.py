@@ -12,7 +12,7 @@ from daemon.errors import ModelError
 from daemon.values import F32
 from training.classify import IGNORED
 from training.phones import SILENCE
-from training.speech import FRAME_SAMPLES, Speech
+from training.speech import FRAME_SAMPLES, Speech, evenly
 
 _QUARTERS = 4
 _QUARTER_SAMPLES = FRAME_SAMPLES // _QUARTERS
@@ -112,8 +112,15 @@ def _copy(source: F32 | NDArray[np.int8], start: int, target: NDArray[np.float32
 
 
 def held_batch(speech: Speech, count: int, num_frames: int) -> F32:
-    """The beginnings of the first held-out utterances, float32 [count or fewer, num_frames * 1920]."""
-    numbers = speech.split("held")[:count]
+    """The beginnings of held-out utterances, float32 [count or fewer, num_frames * 1920].
+
+    Of every speaker as many, the last one's first: recordings come last, and they are what one wants to see.
+    """
+    by_speaker: dict[int, list[int]] = {}
+    for number in speech.split("held"):
+        by_speaker.setdefault(speech.utterances[number].speaker, []).append(number)
+    each = max(1, count // max(1, len(by_speaker)))
+    numbers = [number for speaker in sorted(by_speaker, reverse=True) for number in evenly(by_speaker[speaker], each)]
     audio = np.zeros((len(numbers), num_frames * FRAME_SAMPLES), np.float32)
     for row, number in enumerate(numbers):
         _copy(speech.audio(number), 0, audio[row])

@@ -21,7 +21,7 @@ from training.rendering import Bundle, digest
 from training.report import check_card, write_report
 from training.runner import check_device
 from training.shelf import Made, read
-from training.speech import FRAME_SAMPLES, Speech
+from training.speech import FRAME_SAMPLES, Speech, evenly
 from training.stopping import StopRequest, on_signals
 from training.tables import BundleInfo, Findings
 from training.tally import Judged
@@ -117,13 +117,7 @@ def held_out(speech: Speech, sets: Sequence[str], limit: int) -> list[int]:
         item = speech.utterances[number]
         if item.source in sets:
             kinds.setdefault((item.source, item.speaker), []).append(number)
-    return sorted(number for numbers in kinds.values() for number in _spread(numbers, limit or len(numbers)))
-
-
-def _spread(numbers: list[int], count: int) -> list[int]:
-    """So many of the numbers, evenly apart."""
-    count = min(count, len(numbers))
-    return [numbers[place * len(numbers) // count] for place in range(count)]
+    return sorted(number for numbers in kinds.values() for number in evenly(numbers, limit or len(numbers)))
 
 
 class _Panel:

@@ -7,10 +7,11 @@ import numpy as np
 
 from daemon.engine.bundle import LimitsTable
 from daemon.errors import ModelError
+from daemon.values import SAMPLE_RATE
 from training.speech import FRAME_SAMPLES, Utterance
 from training.text import encode
 
-FRAME_RATE = 24_000 / FRAME_SAMPLES
+FRAME_RATE = SAMPLE_RATE / FRAME_SAMPLES
 _ONE_IN = 0.001
 """Share of the utterances that may lie beyond each limit before its margin: a recording can be cut or mislabelled."""
 _LONG_TOKENS = 40
@@ -22,7 +23,7 @@ _MAX_UTTERANCE_S = 90.0
 
 
 def measure(utterances: Sequence[Utterance]) -> LimitsTable:
-    """The limits that all but one in a thousand of these utterances keep with room to spare.
+    """The limits that all but one in a thousand of every speaker's utterances keep with room to spare.
 
     A text of n tokens is expected to last n x seconds_per_token. Speech may end after min_ratio of that at the
     earliest and goes on for max_ratio of it + slack_s at the longest.
@@ -37,9 +38,13 @@ def measure(utterances: Sequence[Utterance]) -> LimitsTable:
     pace = round(float(seconds.sum() / tokens.sum()), 4)
     ratio = seconds / (tokens * pace)
     long = tokens >= min(_LONG_TOKENS, int(np.median(tokens)))
-    least = max(_FASTER * float(np.quantile(ratio, _ONE_IN)), 0.0)
-    most = max(_SLOWER * float(np.quantile(ratio[long], 1 - _ONE_IN)), 1.0)
-    late = max(float(np.quantile(seconds - most * tokens * pace, 1 - _ONE_IN)), 0.0) + _LATER_S
+    # Every speaker's own: a few recordings of a slow one would be lost among many utterances of the others.
+    speakers = np.array([item.speaker for item in utterances])
+    own = [speakers == speaker for speaker in np.unique(speakers)]
+    least = _FASTER * min(float(np.quantile(ratio[one], _ONE_IN)) for one in own)
+    most = max([1.0] + [_SLOWER * float(np.quantile(ratio[one & long], 1 - _ONE_IN)) for one in own if any(one & long)])
+    over = seconds - most * tokens * pace
+    late = max([0.0] + [float(np.quantile(over[one], 1 - _ONE_IN)) for one in own]) + _LATER_S
     longest = int(tokens.max())
     frames = math.ceil((most * longest * pace + late) * FRAME_RATE)
     return LimitsTable(

@@ -13,6 +13,7 @@ from training.lm_generate import generate
 from training.lm_loss import embed, losses
 from training.lm_model import SpeechLm
 from training.runner import Run
+from training.speech import evenly
 
 _LOOKED_AT = 400
 """Sentences whose losses are measured, by all processes together."""
@@ -32,10 +33,10 @@ class Check:
 
     def __init__(self, run: Run, config: LmConfig, held: Sequence[Sentence], folder: Path) -> None:
         self._run, self._config, self._folder = run, config, folder
-        held = _evenly(held, _LOOKED_AT)
+        held = evenly(held, _LOOKED_AT)
         steps = plan([len(one) for one in held], config.positions, run.world, None)
         self._shares = [[held[number] for number in members[run.rank :: run.world]] for members in steps]
-        self._to_speak = _evenly(held, _SPOKEN)[run.rank :: run.world]
+        self._to_speak = evenly(held, _SPOKEN)[run.rank :: run.world]
         aligned = (one for one in held if one.text_phones is not None)
         self._pictured = max(aligned, key=len, default=None)
 
@@ -91,7 +92,3 @@ class Check:
         said = "".join(text.ALPHABET[one.tokens[place]] for place in characters)
         frames = batch.frame_at.cpu().numpy()
         plots.alignment(attention[frames][:, characters], said, self._folder / "alignment.png")
-
-
-def _evenly(held: Sequence[Sentence], count: int) -> list[Sentence]:
-    return [held[k * len(held) // count] for k in range(count)] if len(held) > count else list(held)

@@ -1,7 +1,9 @@
 """What has been spoken, as the training stages read it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,7 @@ from training import align, note
 from training.workspace import Workspace
 
 FRAME_SAMPLES = 1920
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +107,9 @@ class Speech:
         """Up to two phones of every character, int8 [N, 2]."""
         item = self.utterances[number]
         return align.character_phones(item.text, item.phones)
+
+
+def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
+    """So many of the items, as far apart as possible; all where there are no more."""
+    count = min(count, len(items))
+    return [items[place * len(items) // count] for place in range(count)]

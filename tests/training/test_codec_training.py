@@ -17,13 +17,13 @@ from training import codec_adversary, codec_recon, encode
 from training.checkpoint import load
 from training.classify import IGNORED
 from training.codec_config import CodecConfig
-from training.codec_data import Cutter
+from training.codec_data import Cutter, held_batch
 from training.codec_model import Codec
 from training.codec_recon import sizes_of
 from training.codec_store import load_codec
 from training.encode import read_codes
 from training.journal import read_log
-from training.speech import Speech
+from training.speech import FRAME_SAMPLES, Speech
 from training.workspace import Workspace
 
 
@@ -263,3 +263,12 @@ def test_a_checkpoint_of_other_sizes_is_refused(fresh):
     other = fresh.model_copy(update={"codec": CODEC.model_copy(update={"width": 32})})
     with pytest.raises(ModelError, match="remove it to begin anew"):
         stage.reconstruct(Interrupted(1), other)
+
+
+def test_every_speaker_is_looked_at_and_the_last_one_drawn(finished):
+    """One's own recordings come after flite's voices, and are what one wants to see."""
+    speech = Speech(Workspace(finished.paths.work))
+    batch = held_batch(speech, 2, 3)
+    beginnings = [speech.padded(number)[: 3 * FRAME_SAMPLES] for number in speech.split("held")]
+    assert [speech.utterances[number].speaker for number in speech.split("held")] == [0, 1]
+    assert (batch == np.stack(beginnings[::-1])).all()

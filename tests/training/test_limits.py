@@ -50,6 +50,16 @@ def test_one_odd_recording_in_many_does_not_count():
     assert (odd.max_ratio, odd.slack_s) == pytest.approx((usual.max_ratio, usual.slack_s), rel=0.2)
 
 
+def test_a_slow_speaker_of_few_recordings_is_not_cut():
+    """Thirty recordings of somebody who takes twice the time, among thousands of others."""
+    rng = np.random.default_rng(2)
+    slow = [dataclasses.replace(one, speaker=1) for one in utterances(rng.integers(30, 90, 30), 0.12, rng)]
+    found = limits.measure([*utterances(rng.integers(1, 90, 3000), 0.06, rng), *slow])
+    for item in slow:
+        expected_s = len(encode(item.text, 1)) * found.seconds_per_token
+        assert item.num_frames / 12.5 <= found.max_ratio * expected_s + found.slack_s
+
+
 def test_nothing_to_measure_is_said():
     """Not a division by nothing."""
     with pytest.raises(ModelError, match="no utterances"):
