@@ -35,6 +35,6 @@ check: setup-dev ## lint, types and the quick tests
 test-slow: setup-dev ## true shapes, soaks, word error rates
 	@.venv/bin/python -m pytest -m slow -s --timeout=3600
 
-clean: ## remove .venv and what building and testing left (the llama.cpp build stays in the user's cache)
-	rm -rf .venv build dist *.egg-info hello.wav .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove .venv and what building and testing left (not trained voices in build/, nor the cached llama.cpp)
+	rm -rf .venv build/lib build/bdist.* dist *.egg-info hello.wav .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
