@@ -12,7 +12,7 @@ from daemon.errors import ModelError
 from training import encode
 from training.checkpoint import load
 from training.codec_adversary import Deceiving
-from training.codec_config import CodecConfig
+from training.codec_config import AdversaryConfig, CodecConfig
 from training.codec_look import Look
 from training.codec_model import Codec
 from training.codec_recon import Reconstructing, sizes_of
@@ -25,7 +25,7 @@ from training.codec_store import (
     take_over,
     trained_elsewhere,
 )
-from training.course import Course
+from training.course import Course, Learner
 from training.runner import Run, launch
 from training.speech import Speech
 from training.stopping import Stopped
@@ -78,16 +78,7 @@ def reconstruct(run: Run, config: "Config") -> None:
     learner = Reconstructing(run, codec, speech, look, config.speech.repeats)
     if begin := _begin(codec, work.codec / RECON):
         learner.begin_with(begin)
-    course = Course(
-        run,
-        work.codec / RECON,
-        learner,
-        steps=codec.steps,
-        warmup=codec.warmup,
-        decay=codec.decay,
-        every=codec.checkpoint_every,
-    )
-    course.go_on(work.log("codec_recon"))
+    _course(run, work.codec / RECON, learner, codec).go_on(work.log("codec_recon"))
 
 
 def _begin(config: CodecConfig, own: Path) -> dict[str, Any] | None:
@@ -99,7 +90,7 @@ def _begin(config: CodecConfig, own: Path) -> dict[str, Any] | None:
 
 def deceive(run: Run, config: "Config") -> None:
     """One process of the second training."""
-    work, adversary = Workspace(config.paths.work), config.codec.adversary
+    work = Workspace(config.paths.work)
     speech = Speech(work)
     state = load(work.codec / RECON)
     if state is None:
@@ -118,16 +109,19 @@ def deceive(run: Run, config: "Config") -> None:
     begin = _begin(config.codec, work.codec / ADVERSARY)
     if begin and DISCRIMINATORS in begin:
         learner.judged_by(begin[DISCRIMINATORS])
-    course = Course(
+    _course(run, work.codec / ADVERSARY, learner, config.codec.adversary).go_on(work.log("codec_adversary"))
+
+
+def _course(run: Run, path: Path, learner: Learner, config: CodecConfig | AdversaryConfig) -> Course:
+    return Course(
         run,
-        work.codec / ADVERSARY,
+        path,
         learner,
-        steps=adversary.steps,
-        warmup=adversary.warmup,
-        decay=adversary.decay,
-        every=adversary.checkpoint_every,
+        steps=config.steps,
+        warmup=config.warmup,
+        decay=config.decay,
+        every=config.checkpoint_every,
     )
-    course.go_on(work.log("codec_adversary"))
 
 
 def _drop_of_other(run: Run, path: Path, codec: Codec) -> None:
