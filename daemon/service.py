@@ -134,8 +134,7 @@ class Service:
         try:
             expected_s = self._check(request, more=more)
         except BadRequestError as err:
-            if err.code in EVENT_REASONS:
-                self.reject(EVENT_REASONS[err.code], request.id)
+            self.reject(EVENT_REASONS.get(err.code, Reason.BAD_JSON), request.id)
             raise
         return self._submit(request, expected_s, more=more, expiry_s=expiry_s)
 

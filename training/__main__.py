@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -209,8 +210,11 @@ def _stage(stage: str, module: ModuleType, config: "Config", means: _Means) -> N
     began_s = time.time()
     try:
         module.run(config, **means.arguments(stage))
-    finally:
-        _draw_logs(config, began_s)
+    except BaseException:
+        with suppress(SpeechError):  # what went wrong first is to be said
+            _draw_logs(config, began_s)
+        raise
+    _draw_logs(config, began_s)
 
 
 def _draw_logs(config: "Config", since_s: float) -> None:

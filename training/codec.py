@@ -29,7 +29,7 @@ from training.course import Course, Learner
 from training.runner import Run, launch
 from training.speech import Speech
 from training.stopping import Stopped
-from training.workspace import Workspace
+from training.workspace import Workspace, hold
 
 if TYPE_CHECKING:
     from training.config import Config
@@ -96,7 +96,7 @@ def deceive(run: Run, config: "Config") -> None:
     if state is None:
         raise ModelError(f"{work.codec / RECON}: missing; train the phase recon first")
     codec = codec_of(state)
-    _drop_of_other(run, work.codec / ADVERSARY, codec)
+    _drop_of_other(run, work.codec / ADVERSARY, work.log("codec_adversary"), codec)
     learner = Deceiving(
         run,
         config.codec,
@@ -124,10 +124,12 @@ def _course(run: Run, path: Path, learner: Learner, config: CodecConfig | Advers
     )
 
 
-def _drop_of_other(run: Run, path: Path, codec: Codec) -> None:
+def _drop_of_other(run: Run, path: Path, log: Path, codec: Codec) -> None:
     """Remove a checkpoint of the second training whose encoder and codebooks are not those of the first any more."""
     state = load(path)
     if state is not None and print_of(codec_of(state)) != print_of(codec) and run.rank == 0:
         print(f"{path}: the first training has gone on since: the second begins anew", file=sys.stderr)
-        path.unlink()
+        with log.open("a") as file:
+            hold(file)  # it may be somebody's who is at work
+            path.unlink()
     run.average([torch.zeros(1)])  # nobody looks for it before it is gone

@@ -112,6 +112,15 @@ class Config(Section):
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+    @model_validator(mode="after")
+    def _default_voice_speaks(self) -> "Config":
+        names = [speaker.name for speaker in self.speech.speakers]
+        if self.export.default_voice not in ("", *names):
+            raise ValueError(
+                f"export.default_voice: expected one of {', '.join(names)}, found {self.export.default_voice}"
+            )
+        return self
+
 
 def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     """Read a configuration file; ``overrides`` maps "section.key" to a value that wins.

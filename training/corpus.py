@@ -197,7 +197,7 @@ class Corpus:
                 yield from self._speakable([text.replace(" ", ", ", 1) if self._rng.random() < 0.2 else text])
 
     def _single_words(self) -> Iterator[str]:
-        for number in range(10**9):
+        for number in range(50 * len(self._vocabulary)):  # all may be held out where there are few
             word = self._vocabulary[int(len(self._vocabulary) * self._rng.random() ** 2)]
             yield from self._speakable([word + _MARKS[number % 7 if number % 7 < len(_MARKS) else 0]])
 

@@ -84,6 +84,8 @@ class Course:
         """
         stopped = False
         with Journal(self._run, log, total=self._steps, start=self.step) as journal:
+            if not self.step and self._run.rank == 0:
+                self._stable.unlink(missing_ok=True)  # of a training before, which nobody is to go on from
             while self.step < self._steps and not stopped:
                 measured = self._one()
                 self.step += 1
@@ -124,8 +126,6 @@ class Course:
     def _restore(self) -> None:
         state = load(self._path)
         if state is None:
-            if self._run.rank == 0:
-                self._stable.unlink(missing_ok=True)  # of a training before, which nobody is to go on from
             return
         for name, expected in self._learner.facts.items():
             if state.get(name) != expected:
@@ -140,6 +140,8 @@ class Course:
             for name, part in self._learner.parts.items():
                 part.load_state_dict(state[name])
             self.step = int(state["step"])
+            if self.step >= self._steps:
+                self._say(f"all {self._steps} steps are done")
         except (KeyError, TypeError, ValueError, RuntimeError) as err:
             first = (str(err) or type(err).__name__).splitlines()[0]
             raise ModelError(f"{self._path}: not a checkpoint of this stage: {first}") from err

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from daemon.engine.bundle import SamplingTable
-from daemon.errors import ConfigError, ModelError, StoreError
+from daemon.errors import ModelError, StoreError
 from quantize.convert import convert
 from quantize.progress import no_progress
 from quantize.starter_config import Speaker, StarterConfig
@@ -38,7 +38,6 @@ def run(config: "Config", *, device: str, processes: int, minutes: float | None)
 
     Raises:
         ModelError: a stage before has not been run, what it left is damaged, or codec and language model are no pair.
-        ConfigError: the default voice is none of the speakers.
         StoreError: something cannot be written.
     """
     del device, processes, minutes  # seconds on any machine
@@ -55,7 +54,6 @@ def write_checkpoint(config: "Config", work: Workspace) -> Path:
 
     Raises:
         ModelError: a stage before has not been run, what it left is damaged, or codec and language model are no pair.
-        ConfigError: the default voice is none of the speakers.
         StoreError: something cannot be written.
     """
     speech = Speech(work)
@@ -96,10 +94,6 @@ def _save(path: Path, tensors: dict[str, Tensor]) -> None:
 
 def _describe(config: "Config", spoken: Sequence[Utterance]) -> StarterConfig:
     export, speakers = config.export, config.speech.speakers
-    names = [speaker.name for speaker in speakers]
-    default = export.default_voice or names[0]
-    if default not in names:
-        raise ConfigError(f"export.default_voice: expected one of {', '.join(names)}, found {default}")
     return StarterConfig(
         name=export.name,
         description=export.description,
@@ -107,7 +101,7 @@ def _describe(config: "Config", spoken: Sequence[Utterance]) -> StarterConfig:
         source=export.source,
         alphabet=ALPHABET,
         bidirectional=True,
-        default_voice=default,
+        default_voice=export.default_voice or speakers[0].name,
         speakers=tuple(
             Speaker(name=item.name, description=item.description, language=item.language) for item in speakers
         ),

@@ -171,7 +171,8 @@ def _fault(text: str, audio: F32, rate: int, limits: Limits) -> str | None:
         return "has samples that are no numbers"
     peak = float(np.abs(audio).max(initial=0))
     if peak < _QUIETEST:
-        return f"silent: its peak is {20 * math.log10(peak + 1e-9):.0f} dBFS, expected {20 * math.log10(_QUIETEST):.0f}"
+        least_db = 20 * math.log10(_QUIETEST)
+        return f"silent: its peak is {20 * math.log10(peak + 1e-9):.0f} dBFS, expected at least {least_db:.0f}"
     full = float((np.abs(audio) > _FULL).mean())
     if full > _CLIPPED_SHARE:
         return f"clipped: {100 * full:.1f} % of it is at full scale"

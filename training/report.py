@@ -20,7 +20,7 @@ from training.tally import bars
 
 BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
 """The lines of a model card that the figures go between."""
-_PICTURED_SET = "sentences"
+_PICTURED_SETS = ("sentences", "recordings")
 _PICTURED_RECIPE = "q8_0"
 _PICTURES = "spectrograms"
 
@@ -84,7 +84,7 @@ def _draw(found: Findings, speech: Speech, count: int, folder: Path) -> Iterator
         judged = [
             item
             for item in found.judged.get(_PICTURED_RECIPE, [])
-            if item.speaker == speaker and item.source == _PICTURED_SET
+            if item.speaker == speaker and item.source in _PICTURED_SETS
         ]
         for number, item in enumerate(judged[:count], 1):
             name = f"{voice}-{number}.png"

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,12 @@ def _append(work: Workspace, speech: SpeechConfig, audio: BinaryIO, jobs: list[J
     if not all(job.recording for job in rest):
         _check_voices(speech)
     note.write(work, speech, len(jobs))
+    if count and rest and work.codec.exists():
+        print(
+            f"{len(rest)} utterances that the trainings in {work.root} began without: remove {work.codec} and {work.lm}"
+            " to begin them anew",
+            file=sys.stderr,
+        )
     audio.truncate(size)
     with work.index.open("a", encoding="utf-8") as index:
         said = crew.each(partial(_say, speech), rest, "speaking")

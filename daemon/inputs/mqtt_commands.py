@@ -77,6 +77,7 @@ class MqttCommands:
             reply = execute(op, self._speaker)
         if not reply["ok"]:
             error = reply["error"]
-            refused = "event=mqtt_refused topic=%s code=%s: %s"
-            self._log.log(logging.WARNING, refused, topic, error["code"], error["message"])
+            # Limited for each topic and code apart: one bad automation is not to hide another.
+            refused = f"event=mqtt_refused topic={topic} code={error['code']}: ".replace("%", "%%")
+            self._log.log(logging.WARNING, refused + "%s", error["message"])
         return reply

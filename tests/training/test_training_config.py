@@ -25,6 +25,7 @@ STARTER = Path(__file__).resolve().parents[2] / "training" / "starter.toml"
             [SPEAKER, SPEAKER],
             "another name for each, found a, a",
         ),
+        ("export.default_voice", "anna", "expected one of slt, rms, found anna"),
         ("lm.positions", 100, "expected at least longest"),
     ],
 )
