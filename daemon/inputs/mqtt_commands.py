@@ -78,6 +78,7 @@ class MqttCommands:
         if not reply["ok"]:
             error = reply["error"]
             # Limited for each topic and code apart: one bad automation is not to hide another.
-            refused = f"event=mqtt_refused topic={topic} code={error['code']}: ".replace("%", "%%")
-            self._log.log(logging.WARNING, refused + "%s", error["message"])
+            name = topic.replace("%", "%%")
+            refused = f"event=mqtt_refused topic={name} code={error['code']}: %s"
+            self._log.log(logging.WARNING, refused, error["message"])
         return reply

@@ -130,3 +130,10 @@ def test_configuration_errors_name_the_key(tmp_path):
         training_config.load(path)
     with pytest.raises(ConfigError, match="No such file"):
         training_config.load(tmp_path / "none.toml")
+
+
+def test_a_vocabulary_that_is_held_out_whole_gives_no_words(texts):
+    """There are fewer texts then; it does not search for ever."""
+    few = corpus.Corpus(CorpusConfig(**SMALL | {"vocabulary": 100}))
+    kept_back = few.kept_back()
+    assert "words" not in {source for _, source in few.train({text for text, _ in kept_back})}

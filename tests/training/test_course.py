@@ -4,10 +4,11 @@ import pytest
 import torch
 from codec_scene import Interrupted
 
-from daemon.errors import ModelError
+from daemon.errors import BadRequestError, ModelError
 from training.checkpoint import load
 from training.course import Course
 from training.journal import read_log
+from training.workspace import hold
 
 
 class Line:
@@ -109,3 +110,22 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     other.facts = {"of": "a line", "radius": 1}
     with pytest.raises(ModelError, match="radius: expected 1, found None"):
         course(tmp_path, 4, other)
+
+
+def test_a_run_that_is_refused_takes_nothing_from_the_one_at_work(tmp_path):
+    """Its checkpoint of before the fall stays, though there is no other one yet."""
+    course(tmp_path, 10, after=6)
+    (tmp_path / "last.pt").unlink()
+    log = tmp_path / "line.jsonl"
+    with log.open("a") as at_work:
+        hold(at_work)
+        with pytest.raises(BadRequestError, match="another run"):
+            course(tmp_path, 10)
+    assert (tmp_path / "last.stable.pt").exists()
+
+
+def test_a_finished_training_says_so(tmp_path, capsys):
+    """Whoever runs it again, after a change perhaps, is not left to think that it learned something."""
+    course(tmp_path, 4)
+    course(tmp_path, 4)
+    assert "last.pt: all 4 steps are done" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from daemon.errors import ModelError
+from daemon.errors import ModelError, StoreError
 from training import __main__ as command
 from training.stopping import Stopped
 
@@ -163,3 +163,18 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "evaluate" in done.stdout
+
+
+def test_what_went_wrong_first_is_said(calls, tmp_path, monkeypatch, capsys):
+    """A full disk that ends a stage also ends the drawing of its curves."""
+
+    def full(*_args, **_given):
+        raise StoreError("the checkpoint cannot be written")
+
+    def no_picture(*_args):
+        raise StoreError("the picture cannot be written")
+
+    monkeypatch.setattr(sys.modules["training.lm"], "run", full)
+    monkeypatch.setattr(command, "_draw_logs", no_picture)
+    assert run(tmp_path, "lm") == 73
+    assert "the checkpoint cannot be written" in capsys.readouterr().err
