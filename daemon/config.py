@@ -7,7 +7,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -171,8 +171,10 @@ def _is_plain(value: Any) -> bool:
 
 def _suggestion(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """A "did you mean" for the last part of an unknown key."""
-    known: dict[str, Any] = dict(model.model_fields)
+    table: Any = model
     for part in loc[:-1]:
-        known = dict(getattr(known[str(part)].annotation, "model_fields", {})) if str(part) in known else {}
-    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
+        if isinstance(part, str):  # a number is a place in a list
+            kind = table.model_fields[part].annotation
+            table = next(each for each in (kind, *get_args(kind)) if hasattr(each, "model_fields"))
+    close = difflib.get_close_matches(str(loc[-1]), table.model_fields, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

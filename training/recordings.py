@@ -133,7 +133,8 @@ def _examine(line: _Line) -> Recording | str:
         content = path.read_bytes()
         fault = _fault(text, *_decode(content), line.limits)
     except (OSError, soundfile.LibsndfileError, ValueError) as err:
-        return f"{line.name}: cannot be read: {str(err).splitlines()[0]}"
+        reason = getattr(err, "error_string", None) or getattr(err, "strerror", None) or str(err)
+        return f"{line.name}: cannot be read: {reason}"
     if fault:
         return f"{line.name}: {fault}"
     return Recording(line.name, text, str(path), hashlib.sha256(content).hexdigest()[:_KEY])

@@ -15,6 +15,7 @@ STARTER = Path(__file__).resolve().parents[2] / "training" / "starter.toml"
     ("name", "value", "said"),
     [
         ("codec.stepz", 3, r"unknown key codec\.stepz \(did you mean steps\?\)"),
+        ("speech.speakers", [SPEAKER | {"repeets": 2}], r"speakers\.0\.repeets \(did you mean repeats\?\)"),
         ("codec.steps", "12", r"codec\.steps: .*integer, got '12'"),
         ("codec.adversary.batch", 0, r"codec\.adversary\.batch: "),
         ("codec.steps", 100, r"steps: expected more than start_codebooks \(150\)"),
