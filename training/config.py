@@ -12,6 +12,7 @@ from training.codec_config import CodecConfig
 from training.evaluate_config import EvaluateConfig
 from training.export_config import ExportConfig
 from training.lm_config import LmConfig
+from training.workspace import reason
 
 
 class PathsConfig(Section):
@@ -131,7 +132,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     try:
         tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
-        raise ConfigError(f"{path}: {err}") from None
+        raise ConfigError(f"{path}: {reason(err)}") from None
     for name, value in (overrides or {}).items():
         *sections, key = name.split(".")
         table = tree

@@ -17,7 +17,7 @@ from training.codec_store import RECON, codec_of, print_of
 from training.journal import Journal
 from training.runner import Run, launch
 from training.speech import Speech
-from training.workspace import Workspace
+from training.workspace import Workspace, reason
 
 if TYPE_CHECKING:
     from training.config import Config
@@ -74,7 +74,7 @@ def read_codes(work: Workspace, speech: Speech) -> NDArray[np.int16]:
     try:
         codes: NDArray[np.int16] = np.load(work.codes, mmap_mode="r")
     except (OSError, ValueError) as err:
-        raise ModelError(f"{work.codes}: {err}; run the stage encode first") from None
+        raise ModelError(f"{work.codes}: {reason(err)}; run the stage encode first") from None
     if codes.ndim != 2 or len(codes) != speech.num_frames:
         raise ModelError(
             f"{work.codes}: expected codes of {speech.num_frames} frames, found {list(codes.shape)}; run encode again"

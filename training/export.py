@@ -22,7 +22,7 @@ from training.golden import agreement, choose, write_golden
 from training.lm_model import load_lm
 from training.speech import Speech, Utterance
 from training.text import ALPHABET
-from training.workspace import Workspace
+from training.workspace import Workspace, reason
 
 if TYPE_CHECKING:
     from training.config import Config
@@ -68,7 +68,7 @@ def write_checkpoint(config: "Config", work: Workspace) -> Path:
         _save(work.export / "codec.safetensors", codec.exported(model.shape.num_codebooks))
         (work.export / "config.json").write_text(described.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as err:  # the second is its writer's for the first
-        raise StoreError(f"{work.export}: cannot be written: {err}") from err
+        raise StoreError(f"{work.export}: cannot be written: {reason(err)}") from err
     golden = work.export / "golden.npz"
     held = speech.split("held") or speech.split("train")
     write_golden(golden, model, codec, choose([speech.utterances[number] for number in held]), described.limits)

@@ -10,7 +10,7 @@ from typing import Any
 from daemon.errors import ModelError, StoreError
 from training.config import Config, SpeakerConfig
 from training.recordings import Each, Limits, Recording, hold_out, read
-from training.workspace import Workspace
+from training.workspace import Workspace, reason
 
 RECORDED = "recordings"
 """The source of a recorded speaker's texts."""
@@ -55,7 +55,7 @@ def plan(work: Workspace, config: Config, each: Each) -> list[Job]:
     try:
         corpus = json.loads(work.corpus.read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
-        raise ModelError(f"{work.corpus}: {err}; run the stage corpus first") from None
+        raise ModelError(f"{work.corpus}: {reason(err)}; run the stage corpus first") from None
     speakers = config.speech.speakers
     jobs = list(_spoken(corpus, [number for number, speaker in enumerate(speakers) if speaker.flite]))
     held = {text for text, _ in corpus["held"]}

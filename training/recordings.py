@@ -19,6 +19,7 @@ from daemon.values import F32
 from training.loudness import sounding
 from training.speech import FRAME_SAMPLES
 from training.text import encode, spoken
+from training.workspace import reason
 
 METADATA = "metadata.csv"
 _FOLDERS = (".", "wavs")
@@ -133,8 +134,7 @@ def _examine(line: _Line) -> Recording | str:
         content = path.read_bytes()
         fault = _fault(text, *_decode(content), line.limits)
     except (OSError, soundfile.LibsndfileError, ValueError) as err:
-        reason = getattr(err, "error_string", None) or getattr(err, "strerror", None) or str(err)
-        return f"{line.name}: cannot be read: {reason}"
+        return f"{line.name}: cannot be read: {reason(err)}"
     if fault:
         return f"{line.name}: {fault}"
     return Recording(line.name, text, str(path), hashlib.sha256(content).hexdigest()[:_KEY])
@@ -163,7 +163,7 @@ def load(recording: Recording) -> tuple[F32, int]:
     try:
         return _decode(Path(recording.path).read_bytes())
     except (OSError, soundfile.LibsndfileError, ValueError) as err:
-        raise ModelError(f"{recording.path}: cannot be read any more: {err}") from None
+        raise ModelError(f"{recording.path}: cannot be read any more: {reason(err)}") from None
 
 
 def _fault(text: str, audio: F32, rate: int, limits: Limits) -> str | None:

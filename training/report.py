@@ -17,6 +17,7 @@ from training.shelf import read
 from training.speech import Speech
 from training.tables import Findings, markdown
 from training.tally import bars
+from training.workspace import reason
 
 BEGIN, END = "<!-- evaluation: begin -->", "<!-- evaluation: end -->"
 """The lines of a model card that the figures go between."""
@@ -72,7 +73,7 @@ def check_card(card: Path) -> str:
     try:
         content = card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
-        raise BadRequestError("bad_request", f"{card}: cannot be read: {err}") from err
+        raise BadRequestError("bad_request", f"{card}: cannot be read: {reason(err)}") from err
     if (content.count(BEGIN), content.count(END)) != (1, 1) or content.index(END) < content.index(BEGIN):
         raise BadRequestError("bad_request", f"{card}: expected {BEGIN!r} and {END!r} once each, in this order")
     return content

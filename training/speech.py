@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from daemon.errors import ModelError
 from daemon.values import F32
 from training import align, note
-from training.workspace import Workspace
+from training.workspace import Workspace, reason
 
 FRAME_SAMPLES = 1920
 _Item = TypeVar("_Item")
@@ -63,7 +63,7 @@ class Speech:
                     first_frame += num_frames
             self._audio = np.memmap(work.audio, np.int16, "r")
         except (OSError, ValueError, KeyError, TypeError) as err:
-            raise ModelError(f"{work.index}: {err}; run the stage speak first") from None
+            raise ModelError(f"{work.index}: {reason(err)}; run the stage speak first") from None
         self.num_frames = first_frame
         """Of all utterances together."""
         count, planned = len(self.utterances), note.planned(work)

@@ -42,6 +42,11 @@ class Workspace:
         return self.root / "log" / f"{stage}.jsonl"
 
 
+def reason(err: Exception) -> str:
+    """What went wrong, without the path that the system adds to it: the message has it already."""
+    return getattr(err, "error_string", None) or getattr(err, "strerror", None) or str(err)
+
+
 def hold(file: IO[Any]) -> None:
     """Lock a file that only one run may write to, until it is closed or its process ends.
 
