@@ -143,15 +143,23 @@ def load_config(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Config.model_validate(read_toml(path))
+    except ValidationError as err:
+        raise ConfigError(f"{path}: " + "; ".join(explain(err, Config))) from err
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: unreadable, or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"{path}: {err.strerror}") from err
     except (ValueError, RecursionError) as err:  # also a number too long to be read
         raise ConfigError(f"{path}: not valid TOML: {err}") from err
-    try:
-        return Config.model_validate(data)
-    except ValidationError as err:
-        raise ConfigError(f"{path}: " + "; ".join(explain(err, Config))) from err
 
 
 def explain(err: ValidationError, model: type[BaseModel]) -> Iterator[str]:

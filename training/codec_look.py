@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from daemon.values import SAMPLE_RATE
 from training.codec_config import CodecConfig
 from training.codec_data import held_batch
 from training.codec_model import Codec
@@ -41,5 +42,5 @@ class Look:
         coded = codec.decode(codec.encode(self._audio, self._config.keep_codebooks))
         distances = self._compare(coded, self._compare.magnitudes(self._audio))
         pairs = {"original": self._audio[0].cpu().numpy(), "coded": coded[0].cpu().numpy()}
-        spectrogram(pairs, self._plot, title=f"{self._name}: held-out, {_FRAMES * FRAME_SAMPLES / 24000:.1f} s")
+        spectrogram(pairs, self._plot, title=f"{self._name}: held-out, {_FRAMES * FRAME_SAMPLES / SAMPLE_RATE:.1f} s")
         return {"held_mel": float(distances.mel), "held_spectrum": float(distances.spectrum)}

@@ -1,18 +1,16 @@
 """training/starter.toml -> frozen sections. Unknown keys, wrong types and ranges are refused with the key's name."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from daemon.config import Section, explain
+from daemon.config import Section, explain, read_toml
 from daemon.errors import ConfigError
 from training.codec_config import CodecConfig
 from training.evaluate_config import EvaluateConfig
 from training.export_config import ExportConfig
 from training.lm_config import LmConfig
-from training.workspace import reason
 
 
 class PathsConfig(Section):
@@ -129,10 +127,7 @@ def load(path: Path, overrides: dict[str, Any] | None = None) -> Config:
     Raises:
         ConfigError: the file is missing, not TOML, or a key is unknown, of the wrong type or out of range.
     """
-    try:
-        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise ConfigError(f"{path}: {reason(err)}") from None
+    tree = read_toml(path)
     for name, value in (overrides or {}).items():
         *sections, key = name.split(".")
         table = tree

@@ -3,24 +3,20 @@
 import re
 from functools import cache
 
-import numpy as np
-import soxr
 from pocketsphinx import Decoder
 
 from daemon.values import F32
+from training.hearing import PADDING_S, RATE, listen, padded
 from training.phones import SILENCE, phone_id
 
-_RATE = 16_000
 _FRAME_S = 0.01
-_PADDING_S = 0.2
-"""Of silence before and after: the recogniser expects some."""
 _NO_PHONE = re.compile(r"[^A-Za-z]")
 """In the names of noises: +NSN+, [BREATH]."""
 
 
 @cache
 def _decoder() -> Decoder:
-    return Decoder(samprate=_RATE, lm=None, loglevel="FATAL")
+    return Decoder(samprate=RATE, lm=None, loglevel="FATAL")
 
 
 def phones(audio: F32, rate: int, text: str) -> list[tuple[int, float]]:
@@ -37,27 +33,20 @@ def phones(audio: F32, rate: int, text: str) -> list[tuple[int, float]]:
     words = re.findall(r"[a-z']+", text)
     if not words or any(decoder.lookup_word(word) is None for word in words):
         return []
-    heard = np.pad(soxr.resample(audio, rate, _RATE), round(_PADDING_S * _RATE))
-    pcm = (heard.clip(-1, 1) * 32767).astype(np.int16).tobytes()
+    heard = padded(audio, rate)
     decoder.reinit_feat()  # it adapts to what it has heard, and the same speech is to give the same phones
     try:
         decoder.set_align_text(" ".join(words))
-        _listen(decoder, pcm)
+        listen(decoder, heard)
         decoder.set_alignment()  # the words are found; now their phones
-        _listen(decoder, pcm)
+        listen(decoder, heard)
     except RuntimeError:
         return []
     found = [
         (phone.name, (phone.start + phone.duration) * _FRAME_S) for word in decoder.get_alignment() for phone in word
     ]
     return [
-        (SILENCE if _NO_PHONE.search(name) else phone_id(name), end - _PADDING_S)
+        (SILENCE if _NO_PHONE.search(name) else phone_id(name), end - PADDING_S)
         for name, end in found
-        if end > _PADDING_S
+        if end > PADDING_S
     ]
-
-
-def _listen(decoder: Decoder, pcm: bytes) -> None:
-    decoder.start_utt()
-    decoder.process_raw(pcm, full_utt=True)
-    decoder.end_utt()

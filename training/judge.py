@@ -13,16 +13,14 @@ from typing import NamedTuple
 
 import jiwer
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 from pocketsphinx import Decoder
 
 from daemon.values import SAMPLE_RATE, Pcm16
 from training.crew import Crew
+from training.hearing import RATE, listen, padded
 from training.ledger import Ledger
 
-_HEARING_RATE = 16_000
-_PADDING_S = 0.2
 _NOISE = 1e-4
 """Standard deviation, of full scale: digital silence confuses the recogniser."""
 _WORD = re.compile(r"[a-z']+")
@@ -72,19 +70,16 @@ class Judge:
 
 @cache
 def _decoder() -> Decoder:
-    return Decoder(samprate=_HEARING_RATE, loglevel="FATAL")
+    return Decoder(samprate=RATE, loglevel="FATAL")
 
 
 def recognise(sound: Pcm16) -> str:
     """What pocketsphinx hears of int16 [S], 24 kHz, between silences and with a little noise."""
-    audio = soxr.resample(sound / np.float32(32768), SAMPLE_RATE, _HEARING_RATE)
-    audio = np.pad(audio, int(_PADDING_S * _HEARING_RATE))
-    audio = audio + np.random.default_rng(0).normal(0, _NOISE, len(audio))
+    audio = padded((sound / np.float32(32768)).astype(np.float32), SAMPLE_RATE)
+    noise = np.random.default_rng(0).normal(0, _NOISE, len(audio))
     decoder = _decoder()
     decoder.reinit_feat()  # it adapts to what it has heard, and every utterance is to be judged alike
-    decoder.start_utt()
-    decoder.process_raw((audio.clip(-1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
-    decoder.end_utt()
+    listen(decoder, audio + noise)
     hypothesis = decoder.hyp()
     return hypothesis.hypstr if hypothesis else ""
 

@@ -8,18 +8,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from daemon.errors import StoreError
+from daemon.values import SAMPLE_RATE
+from training.align import FRAME_S
 from training.journal import read_log
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_RATE_HZ = 24_000
 _WINDOW, _HOP = 1024, 240
 _FLOOR_DB = -100.0
 _POINTS = 400
 """Points a curve is smoothed to."""
-_FRAME_S = 0.08
-"""Length of a frame at 12.5 Hz, in seconds."""
 
 
 def losses(log: Path, out: Path) -> None:
@@ -94,10 +93,10 @@ def spectrogram(pairs: dict[str, NDArray[np.float32]], out: Path, *, title: str)
             cmap="magma",
             vmin=_FLOOR_DB,
             vmax=0,
-            extent=(0, len(sound) / _RATE_HZ, 0, _RATE_HZ / 2000),
+            extent=(0, len(sound) / SAMPLE_RATE, 0, SAMPLE_RATE / 2000),
         )
         panel.set_ylabel(f"{name}\nkHz", fontsize=8)
-    panels[0].set_xlim(0, max(len(sound) for sound in pairs.values()) / _RATE_HZ)
+    panels[0].set_xlim(0, max(len(sound) for sound in pairs.values()) / SAMPLE_RATE)
     panels[-1].set_xlabel("seconds", fontsize=8)
     figure.suptitle(title, fontsize=10, wrap=True)
     _write(figure, out)
@@ -133,7 +132,7 @@ def alignment(attention: NDArray[np.float32], text: str, out: Path) -> None:
         aspect="auto",
         cmap="magma",
         vmin=0,
-        extent=(0, frames * _FRAME_S, -0.5, characters - 0.5),
+        extent=(0, frames * FRAME_S, -0.5, characters - 0.5),
     )
     panel.set_yticks(range(characters), list(text), fontsize=6)
     panel.set_xlabel("seconds", fontsize=8)

@@ -16,15 +16,14 @@ import soundfile
 
 from daemon.errors import BadRequestError, ModelError
 from daemon.values import F32
+from training.align import FRAME_S
 from training.loudness import sounding
-from training.speech import FRAME_SAMPLES
 from training.text import encode, spoken
 from training.workspace import reason
 
 METADATA = "metadata.csv"
 _FOLDERS = (".", "wavs")
 _SUFFIXES = ("", ".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff")
-_FRAME_S = FRAME_SAMPLES / 24_000
 _LONGEST_FILE_S = 120.0
 """What is longer is not even read."""
 _SHORTEST_S = 0.1
@@ -100,9 +99,9 @@ def _lines(folder: Path, limits: Limits) -> tuple[list[_Line], list[str]]:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
-        reason = getattr(err, "strerror", None) or "not UTF-8"
+        why = "not UTF-8" if isinstance(err, UnicodeDecodeError) else reason(err)
         raise BadRequestError(
-            "bad_request", f"{path}: {reason}; expected a line for every recording: file|what is said in it"
+            "bad_request", f"{path}: {why}; expected a line for every recording: file|what is said in it"
         ) from None
     lines: dict[str, _Line] = {}
     skipped = []
@@ -182,7 +181,7 @@ def _fault(text: str, audio: F32, rate: int, limits: Limits) -> str | None:
     fits = _FASTEST_S * len(text) < seconds < _SLOWEST_S * len(text) + _SLOW_START_S
     if seconds < _SHORTEST_S or not fits:
         return f"{seconds:.1f} s of sound for {len(text)} characters: not what the text says, or noisy at the ends"
-    if len(encode(text, 0)) + math.ceil(seconds / _FRAME_S) + 2 > limits.positions:
+    if len(encode(text, 0)) + math.ceil(seconds / FRAME_S) + 2 > limits.positions:
         return f"too long: {seconds:.1f} s and {len(text)} characters together (lm.longest)"
     return None
 
