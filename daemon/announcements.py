@@ -19,7 +19,7 @@ Where PROTOCOL.md leaves a choice:
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from daemon.config import QueueConfig
+from daemon.config_sections import QueueConfig
 from daemon.values import Event, EventType, Priority, Reason, SpeakRequest
 
 DUPLICATE_WINDOW_S = 600.0

@@ -12,7 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from daemon.config import EngineConfig, load_config
+from daemon.config import load_config
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import Manifest
 from daemon.engine.engine import Engine
 from daemon.metrics import resident_memory

@@ -7,119 +7,28 @@ import difflib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
+from daemon.config_sections import (
+    AudioConfig,
+    ChimesConfig,
+    DuckConfig,
+    EngineConfig,
+    HermesConfig,
+    LogConfig,
+    MqttConfig,
+    PhrasesConfig,
+    QueueConfig,
+    QuietConfig,
+    Section,
+    ShareConfig,
+    SocketConfig,
+    TextConfig,
+    WyomingConfig,
+)
 from daemon.errors import ConfigError
-
-
-class Section(BaseModel):
-    """A table of a configuration file: unknown keys and other types are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class EngineConfig(Section):
-    """[engine]: the bundle and how it is run."""
-
-    bundle: Annotated[str, Field(min_length=1)] = "starter"
-    """Name (looked for in bundle_path) or path of a folder with manifest.toml."""
-    bundle_path: list[str] = []
-    """Folders that hold bundles; empty: the repository's models/, then /var/lib/crier/models."""
-    threads: Annotated[int, Field(ge=0, le=64)] = 0
-    """llama.cpp threads; 0 chooses from the model's size and the cores."""
-    verify: Literal["auto", "full", "size"] = "auto"
-    """sha256 at start: of every file up to 64 MiB, of every file, or of none (sizes are always checked)."""
-    kv_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 256
-    """Disk space for the state of recorded voices, so that the next start need not compute it; 0 keeps none."""
-    profile: bool = False
-    """One JSON line in the log per utterance: milliseconds per stage and per frame."""
-
-
-class SocketConfig(Section):
-    """[socket]: the Unix socket."""
-
-    path: str = ""
-    """Empty: the systemd-activated socket, else $XDG_RUNTIME_DIR/crier.sock (service: /run/crier/control.sock)."""
-    max_clients: Annotated[int, Field(ge=1, le=256)] = 32
-    requests_per_second: Annotated[float, Field(gt=0, le=10_000)] = 20
-    """Sustained rate a client; bursts of twice as many are taken."""
-
-
-class MqttConfig(Section):
-    """[mqtt]: the broker."""
-
-    enabled: bool = False
-    host: Annotated[str, Field(min_length=1)] = "localhost"
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    node: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = "speaker"
-    """This speaker's part of the topics: crier/NODE/say."""
-    base_topic: Annotated[str, Field(pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$")] = "crier"
-    username: str = ""
-    password_file: str = ""
-    """File whose first line is the password (systemd: $CREDENTIALS_DIRECTORY/mqtt-password is found by itself)."""
-    tls_ca: str = ""
-    """CA file; TLS is used when this is set."""
-    tls_cert: str = ""
-    tls_key: str = ""
-    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
-    publish_text: bool = True
-    """Put the last spoken text into the retained state; switch off where the broker is not private."""
-
-
-class AudioConfig(Section):
-    """[audio]: where the speech goes."""
-
-    sink: Literal["pyaudio", "wav", "stdout", "fifo", "null"] = "pyaudio"
-    device: str = ""
-    """Part of a device's name (crier doctor lists them); empty: the system's default."""
-    path: str = ""
-    """File of the wav and fifo sinks."""
-    volume: Annotated[int, Field(ge=0, le=100)] = 100
-    """Percent, until the first volume/set."""
-    lead_ms: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """Silence before speech on a device that was closed; HDMI and Bluetooth need 1000 and more."""
-    tail_ms: Annotated[int, Field(ge=0, le=10_000)] = 100
-    """Silence after speech, on top of the device's latency."""
-    gap_ms: Annotated[int, Field(ge=0, le=10_000)] = 250
-    """Silence between two announcements."""
-    keep_open: bool = False
-    """Keep the device open and fed with silence (some amplifiers cut the first syllable otherwise)."""
-    block_ms: Annotated[int, Field(ge=5, le=100)] = 20
-    """Samples handed to the device at a time; a stop waits for at most one block and the device's latency."""
-    device_wait_s: Annotated[float, Field(ge=0, le=300)] = 5.0
-    """How long an utterance waits for a device that has gone before it fails."""
-
-    @model_validator(mode="after")
-    def _path_where_needed(self) -> "AudioConfig":
-        if self.sink in ("wav", "fifo") and not self.path:
-            raise ValueError(f'sink = "{self.sink}" needs path')
-        return self
-
-
-class QueueConfig(Section):
-    """[queue]: what waits, and how long."""
-
-    max_waiting: Annotated[int, Field(ge=1, le=1000)] = 32
-    ttl_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """Seconds until speech must have started (normal and low)."""
-    critical_ttl_s: Annotated[float, Field(gt=0, le=86_400)] = 300.0
-    interrupted: Literal["replay", "drop"] = "replay"
-    """What becomes of a normal announcement that a critical one cut."""
-
-
-class TextConfig(Section):
-    """[text]: limits and reading."""
-
-    max_chars: Annotated[int, Field(ge=1, le=20_000)] = 2000
-    """Longer texts are refused (too_long)."""
-
-
-class LogConfig(Section):
-    """[log]."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Config(Section):
@@ -128,9 +37,16 @@ class Config(Section):
     engine: EngineConfig = EngineConfig()
     socket: SocketConfig = SocketConfig()
     mqtt: MqttConfig = MqttConfig()
+    hermes: HermesConfig = HermesConfig()
+    wyoming: WyomingConfig = WyomingConfig()
+    share: ShareConfig = ShareConfig()
     audio: AudioConfig = AudioConfig()
+    chimes: ChimesConfig = ChimesConfig()
+    duck: DuckConfig = DuckConfig()
     queue: QueueConfig = QueueConfig()
+    quiet: QuietConfig = QuietConfig()
     text: TextConfig = TextConfig()
+    phrases: PhrasesConfig = PhrasesConfig()
     log: LogConfig = LogConfig()
 
 

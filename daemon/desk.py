@@ -12,7 +12,7 @@ from time import monotonic
 from daemon.announcements import AnnouncementQueue, Decision
 from daemon.audio.playback import PlayOutcome
 from daemon.audio.player import Player
-from daemon.config import QueueConfig
+from daemon.config_sections import QueueConfig
 from daemon.metrics import Metrics
 from daemon.outbox import Outbox
 from daemon.settings import Settings

@@ -9,7 +9,8 @@ from typing import Any
 from daemon.audio.player import Player
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
-from daemon.config import Config, QueueConfig
+from daemon.config import Config
+from daemon.config_sections import QueueConfig
 from daemon.desk import EVENT_REASONS, Desk, Entry
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, SpeechError

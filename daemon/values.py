@@ -33,6 +33,8 @@ def _one_line(name: str) -> str:
 
 
 RequestId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line)]
+Speed = Annotated[float, Field(ge=0.5, le=2.0, allow_inf_nan=False)]
+"""Of speech: 2 takes half the time."""
 VoiceName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_one_line)]
 
 
@@ -132,9 +134,11 @@ class SpeakRequest(_Value):
     """Seconds until speech must have started; None is the priority's default."""
     volume: Annotated[int, Field(ge=0, le=100)] | None = None
     """Percent, in place of the speaker's volume for this request alone."""
-    speed: Annotated[float, Field(ge=0.5, le=2.0, allow_inf_nan=False)] | None = None
+    speed: Speed | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     lang: Annotated[str, Field(min_length=2, max_length=16)] | None = None
+    chime: Annotated[str, Field(max_length=64), AfterValidator(_one_line)] | None = None
+    """Name of the sound before the speech, in place of the configured one; "none" for none."""
     context: Annotated[tuple[ContextEntry, ...], BeforeValidator(_context)] = ()
     """What was said before, oldest first: ids of earlier requests, or texts; for voices that go on from it."""
 
@@ -183,10 +187,12 @@ class State(_Value):
     mute: bool
     voice: str
     audio_ok: bool
+    speed: float = 1.0
+    """Has a topic of its own; not part of the JSON object."""
 
     def to_wire(self) -> dict[str, Any]:
         """The state as a JSON object."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", exclude={"speed"})
 
 
 class SettingsChange(_Value):
@@ -199,6 +205,7 @@ class SettingsChange(_Value):
     """Added to the volume, then clamped to 0..100."""
     mute: bool | None = None
     voice: VoiceName | None = None
+    speed: Speed | None = None
 
 
 class VoiceInfo(_Value):
@@ -220,11 +227,18 @@ class Accepted:
 
 
 class Segment(NamedTuple):
-    """Normalised text that is synthesised in one go."""
+    """Normalised text that is synthesised in one go, or a pause."""
 
     text: str
+    """Empty for a pause."""
     offset: int
     """Where it begins in the raw text that was pushed, in characters."""
+    pause_s: float = 0.0
+    """Seconds of silence, where it is a pause."""
+    rate: float = 1.0
+    """How fast it is spoken, times the request's speed; 0.5 to 2."""
+    volume: int = 100
+    """Percent of the request's volume."""
 
 
 class Segmenter(Protocol):
@@ -236,65 +250,4 @@ class Segmenter(Protocol):
 
     def flush(self) -> list[Segment]:
         """The text has ended; return what is left."""
-        ...
-
-
-class Speaker(Protocol):
-    """What a door may ask of the daemon. Every method is thread-safe and returns without waiting for speech.
-
-    Raises (all of them): BadRequestError with the wire's error code.
-    """
-
-    def say(self, request: SpeakRequest, *, more: bool = False, expiry_s: float | None = None) -> Accepted:
-        """Queue a request. A refusal has been published as an event.
-
-        Args:
-            request: what to say.
-            more: leave its text open for ``append``.
-            expiry_s: what is left of its message's expiry: caps the TTL, whether that is its own or the default.
-        """
-        ...
-
-    def append(self, request_id: str, text: str) -> None:
-        """Add text to an open request."""
-        ...
-
-    def end(self, request_id: str) -> None:
-        """Close an open request's text."""
-        ...
-
-    def stop(self, what: str) -> None:
-        """``all``, ``current`` or a request's id; nothing of the stopped is heard after 150 ms."""
-        ...
-
-    def pause(self) -> None:
-        """Stop at the sample; critical requests speak through."""
-        ...
-
-    def resume(self) -> None:
-        """Go on from the sample."""
-        ...
-
-    def repeat(self) -> Accepted:
-        """Say the last spoken text again."""
-        ...
-
-    def set(self, change: SettingsChange) -> None:
-        """Change volume, mute or voice; they survive a restart."""
-        ...
-
-    def state(self) -> State:
-        """The state right now."""
-        ...
-
-    def status(self) -> dict[str, Any]:
-        """State and metrics, for ``crier status --json``."""
-        ...
-
-    def voices(self) -> list[VoiceInfo]:
-        """The voices that can be asked for."""
-        ...
-
-    def reject(self, reason: Reason, request_id: str | None = None) -> None:
-        """Publish a ``rejected`` event for what never became a request (retained, broken JSON, too long)."""
         ...

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import Bundle, Role
 from daemon.engine.codec import to_pcm16
 from daemon.engine.engine import choose_threads

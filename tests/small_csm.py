@@ -5,7 +5,7 @@ from pathlib import Path
 
 from reference_csm import save_hf, small_model, small_tokenizer
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.values import Segment
 from quantize.convert import convert

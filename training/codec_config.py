@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from daemon.config import Section
+from daemon.config_sections import Section
 from training.ranges import Count, Share, Weight
 
 

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from daemon.config import Section, explain, read_toml
+from daemon.config import explain, read_toml
+from daemon.config_sections import Section
 from daemon.errors import ConfigError
 from training.codec_config import CodecConfig
 from training.evaluate_config import EvaluateConfig

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from daemon.config import Section
+from daemon.config_sections import Section
 
 SetName = Literal["announcements", "sentences", "words", "single", "paragraphs", "recordings"]
 """Held-out texts by where they come from: the source of an utterance."""

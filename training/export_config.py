@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from daemon.config import Section
+from daemon.config_sections import Section
 
 Recipe = Literal["f32", "f16", "q8_0", "q4_0", "q4_k"]
 Temperature = Annotated[float, Field(ge=0, le=2)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import daemon
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import load_bundle
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, ModelError

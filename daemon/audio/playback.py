@@ -16,7 +16,7 @@ from daemon.audio.device import Device
 from daemon.audio.pcm import FADE_SAMPLES, Gain, fade_out
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 from daemon.values import SAMPLE_RATE, Pcm16
 
 _WAKE_SAMPLES = 2 * SAMPLE_RATE

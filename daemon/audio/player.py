@@ -8,7 +8,7 @@ from collections.abc import Callable
 from daemon.audio.playback import Playback, PlayerListener, Utterance
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 from daemon.errors import AudioError
 from daemon.values import SAMPLE_RATE, Pcm16
 

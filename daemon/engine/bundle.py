@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.errors import ModelError
 from daemon.values import SAMPLE_RATE, Array
 

@@ -9,7 +9,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import Self, TypeVar
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel, StageTimes

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from daemon.errors import BadRequestError
-from daemon.values import Reason, RequestId, SettingsChange, Speaker, SpeakRequest
+from daemon.ports import Speaker
+from daemon.values import Reason, RequestId, SettingsChange, SpeakRequest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _VOLUME = re.compile(r"([+-]?)([0-9]{1,3})")

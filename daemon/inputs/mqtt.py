@@ -21,13 +21,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from daemon.config import MqttConfig
+from daemon.config_sections import MqttConfig
 from daemon.inputs.messages import to_json
 from daemon.inputs.mqtt_commands import MqttCommands, OnceLog
 from daemon.inputs.mqtt_credentials import tls_context
 from daemon.inputs.mqtt_messages import Hints, state_payloads
 from daemon.inputs.wakeup import Wakeup
-from daemon.values import Event, Speaker, State
+from daemon.ports import Speaker
+from daemon.values import Event, State
 
 logger = logging.getLogger(__name__)
 

@@ -4,12 +4,13 @@ import logging
 import time
 from typing import Any
 
-from daemon.config import MqttConfig
+from daemon.config_sections import MqttConfig
 from daemon.errors import BadRequestError
 from daemon.inputs.messages import execute, failure, rejection
 from daemon.inputs.mqtt_messages import COMMANDS, Hints, parse_command
 from daemon.log import RateLimited
-from daemon.values import Reason, Speaker
+from daemon.ports import Speaker
+from daemon.values import Reason
 
 logger = logging.getLogger(__name__)
 

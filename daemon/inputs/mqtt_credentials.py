@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from daemon.config import MqttConfig
+from daemon.config_sections import MqttConfig
 from daemon.errors import ConfigError
 
 

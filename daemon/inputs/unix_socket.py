@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from daemon.config import SocketConfig
+from daemon.config_sections import SocketConfig
 from daemon.errors import BadRequestError, ConfigError
 from daemon.inputs.connection import Connection, TooSlowError
 from daemon.inputs.messages import MAX_MESSAGE_BYTES, Command, End, Say, execute, failure, parse_line, to_json
 from daemon.inputs.wakeup import Wakeup
-from daemon.values import Event, EventType, Speaker
+from daemon.ports import Speaker
+from daemon.values import Event, EventType
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from soundcard import wait_until
 
 from daemon.audio.ring import PcmRing
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.synthesizer import Synthesizer, TextSource
 from daemon.values import SAMPLE_RATE, EventType, SpeakRequest

@@ -10,7 +10,7 @@ import pytest
 import soundcard
 
 from daemon.audio.sink import open_sink
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 from daemon.errors import AudioError
 
 BLOCK = np.arange(1, 481, dtype=np.int16)

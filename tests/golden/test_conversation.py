@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_csm import FIRST, SECOND, WholePieces, edited, speaking_bundle
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine, Folders
 from daemon.engine.voices import Voice, VoicePrompt
 from daemon.values import Turn

@@ -5,7 +5,7 @@ import pytest
 import torch
 from reference_starter import CONFIG, SMALL, Reference, random_checkpoint, save_checkpoint, text_ids
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError
 from daemon.values import Segment, Turn

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.engine.session import default_seed
 from daemon.errors import BadRequestError, EngineError

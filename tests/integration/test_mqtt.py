@@ -16,7 +16,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 from recording_speaker import RecordingSpeaker
 
-from daemon.config import MqttConfig
+from daemon.config_sections import MqttConfig
 from daemon.errors import ConfigError
 from daemon.inputs.mqtt import MqttInput
 from daemon.inputs.mqtt_credentials import read_password
@@ -24,7 +24,7 @@ from daemon.values import Event, EventType, Priority, Reason
 
 REPOSITORY = Path(__file__).parents[2]
 CRASHING = """
-from daemon.config import MqttConfig
+from daemon.config_sections import MqttConfig
 from daemon.inputs.mqtt import MqttInput
 from recording_speaker import RecordingSpeaker
 

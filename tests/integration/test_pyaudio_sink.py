@@ -14,7 +14,7 @@ from daemon.audio.playback import PlayOutcome
 from daemon.audio.player import Player
 from daemon.audio.pyaudio_sink import PyAudioSink, list_devices
 from daemon.audio.ring import PcmRing
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 from daemon.errors import AudioError
 from daemon.values import SAMPLE_RATE
 

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from tokenizers import Tokenizer
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import Manifest, load_bundle
 from daemon.engine.engine import Engine
 from daemon.engine.llama import LlamaModel

@@ -10,7 +10,7 @@ import pytest
 import torch
 from bundle_stages import StarterStages
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import load_bundle
 from daemon.engine.engine import Engine
 from daemon.errors import ModelError, StoreError

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from daemon.announcements import DUPLICATE_WINDOW_S, AnnouncementQueue
-from daemon.config import QueueConfig
+from daemon.config_sections import QueueConfig
 from daemon.values import Event, EventType, Priority, Reason, SpeakRequest
 
 CRITICAL, NORMAL, LOW = Priority.CRITICAL, Priority.NORMAL, Priority.LOW

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon import bench, doctor
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import load_bundle
 
 STARTER = Path(__file__).resolve().parents[2] / "models" / "starter"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import find_bundle, load_bundle
 from daemon.engine.engine import Engine
 from daemon.errors import ModelError

@@ -15,7 +15,7 @@ from recording_speaker import RecordingSpeaker
 
 from daemon.client import main
 from daemon.client_socket import find_socket
-from daemon.config import SocketConfig
+from daemon.config_sections import SocketConfig
 from daemon.errors import ConfigError
 from daemon.inputs.unix_socket import UnixSocketServer
 from daemon.places import SYSTEM_SOCKET

@@ -13,7 +13,19 @@ REPOSITORY = Path(__file__).parents[2]
 DAEMON = REPOSITORY / "daemon"
 
 LAYERS = (
-    ("config", "values", "errors", "metrics", "log", "systemd", "settings", "places", "outbox"),
+    (
+        "config",
+        "config_sections",
+        "values",
+        "ports",
+        "errors",
+        "metrics",
+        "log",
+        "systemd",
+        "settings",
+        "places",
+        "outbox",
+    ),
     ("text", "engine"),
     ("inputs", "synthesizer", "announcements", "audio"),
     ("service", "tools"),

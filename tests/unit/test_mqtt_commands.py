@@ -2,7 +2,7 @@
 
 import logging
 
-from daemon.config import MqttConfig
+from daemon.config_sections import MqttConfig
 from daemon.inputs.mqtt_commands import MqttCommands
 from daemon.inputs.mqtt_messages import Hints
 

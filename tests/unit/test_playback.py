@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from daemon.audio import device
 from daemon.audio.playback import Playback, PlayOutcome, Utterance
 from daemon.audio.ring import PcmRing
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 from daemon.errors import AudioError
 
 BLOCK = 480

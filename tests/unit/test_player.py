@@ -10,7 +10,7 @@ from daemon.audio.playback import PlayOutcome
 from daemon.audio.player import Player
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import NullSink
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 
 SPEECH = np.full(4800, 1000, dtype=np.int16)
 

@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from daemon.config import AudioConfig, Config, EngineConfig, TextConfig
+from daemon.config import Config
+from daemon.config_sections import AudioConfig, EngineConfig, TextConfig
 from daemon.engine.engine import Engine
 from daemon.engine.voices import Voice
 from daemon.errors import AudioError, BadRequestError, EngineError

@@ -14,7 +14,7 @@ import pytest
 
 from daemon.audio import sink as sink_module
 from daemon.audio.sink import FifoSink, NullSink, StdoutSink, WavSink, open_sink
-from daemon.config import AudioConfig
+from daemon.config_sections import AudioConfig
 from daemon.errors import AudioError
 
 BLOCK = np.arange(1, 481, dtype=np.int16)

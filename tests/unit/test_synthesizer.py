@@ -10,7 +10,7 @@ import pytest
 
 from daemon import synthesizer as module
 from daemon.audio.ring import PcmRing
-from daemon.config import EngineConfig
+from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError
 from daemon.synthesizer import Synthesizer, TextSource

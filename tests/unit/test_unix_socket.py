@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from recording_speaker import RecordingSpeaker
 
-from daemon.config import SocketConfig
+from daemon.config_sections import SocketConfig
 from daemon.errors import ConfigError
 from daemon.inputs.unix_socket import UnixSocketServer
 from daemon.values import Event, EventType
