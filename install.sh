@@ -115,7 +115,8 @@ need_test_packages() {
     if [[ -d /run/systemd/system && $(missing_packages mosquitto) && ! $dry ]]; then
         if as_root systemctl mask --runtime mosquitto.service >/dev/null 2>&1; then keep_off=1; fi
     fi
-    need_packages mosquitto mosquitto-clients pulseaudio pulseaudio-utils libasound2-plugins flite wordnet-base wamerican openssl ||
+    need_packages mosquitto mosquitto-clients pulseaudio pulseaudio-utils libasound2-plugins flite wordnet-base wamerican openssl \
+        snapserver snapclient ||
         say "tests that need the missing ones are skipped"
     if [[ $keep_off ]]; then
         as_root systemctl unmask --runtime mosquitto.service >/dev/null 2>&1 || true
@@ -267,7 +268,7 @@ install_local() {
     if grep -qx 'extras dev' "$venv/.crier-stamp" 2>/dev/null; then extras=dev; fi
     if [[ ! ${PYTHON:-} ]] && is_usable "$venv/bin/python"; then PYTHON=$(readlink -f "$venv/bin/python"); fi
     need_python
-    if ! need_packages g++ portaudio19-dev; then
+    if ! need_packages g++ portaudio19-dev libsonic0; then
         if ! is_current "$venv"; then exit 1; fi
     fi
     if [[ $extras == dev ]]; then need_test_packages; fi
@@ -431,7 +432,7 @@ start_service() {
 
 install_service() {
     must_be_root
-    if on_this_machine; then need_packages g++ portaudio19-dev || exit 1; fi
+    if on_this_machine; then need_packages g++ portaudio19-dev libsonic0 || exit 1; fi
     need_python
     install_program
     install_units
