@@ -10,6 +10,7 @@ usage: ./install.sh [OPTIONS]
   (none)       install the service: user crier, /opt/crier, /etc/crier, models, systemd units (as root)
   --local      set up .venv in this folder instead; no service, no root unless Debian packages are missing
   --dev        with --local: the tools of the tests too
+  --wyoming    what the Wyoming server needs too; kept when it is run again without
   --uninstall  remove the service; /etc/crier, /var/lib/crier and the user stay
   --purge      with --uninstall: remove those too
   --dry-run    say what would be done, change nothing
@@ -54,6 +55,7 @@ parse_arguments() {
         case $1 in
             --local) mode=local ;;
             --dev) extras=dev ;;
+            --wyoming) extras=${extras:-wyoming} ;;
             --uninstall) mode=uninstall ;;
             --purge) purge=1 ;;
             --dry-run) dry=1 ;;
@@ -62,7 +64,9 @@ parse_arguments() {
         esac
         shift
     done
-    if [[ $extras && $mode != local ]] || [[ $purge && $mode != uninstall ]]; then usage >&2 && exit 2; fi
+    if [[ $extras == dev && $mode != local ]] || [[ $extras && $mode == uninstall ]] || [[ $purge && $mode != uninstall ]]; then
+        usage >&2 && exit 2
+    fi
 }
 
 # --- Debian packages ------------------------------------------------------------------------------------------------
@@ -244,6 +248,13 @@ stamp() { # path of the environment
     printf 'project %s\nextras %s\n' "$(cat "$here/pyproject.toml" "$here/constraints.txt" | sha256sum | cut -c 1-16)" "$extras"
 }
 
+# What was asked for once is kept; dev holds all the others.
+keep_extras() { # path of the environment
+    local before
+    before=$(sed -n 's/^extras //p' "$1/.crier-stamp" 2>/dev/null) || true
+    if [[ $extras != dev && $before ]]; then extras=$before; fi
+}
+
 is_current() { [[ -x $1/bin/python && $(cat "$1/.crier-stamp" 2>/dev/null) == "$(stamp "$1")" ]]; }
 
 # Makes or updates an environment with everything Crier needs; `pip install` gets the rest of the arguments.
@@ -258,14 +269,17 @@ setup_venv() {
     if [[ ! $(llama_wheel) ]]; then build_llama "$venv"; fi
     run "${pip[@]}" install -qq -c "$here/constraints.txt" --force-reinstall --no-deps "$(llama_wheel)"
     say "Python packages$([[ $extras != dev ]] || echo ' and the test tools (PyTorch among them: 0.2 GB, or 3 GB where only the CUDA build is offered)')"
-    run "${pip[@]}" install -qq -c "$here/constraints.txt" "$@"
+    run "${pip[@]}" install -qq --no-warn-conflicts -c "$here/constraints.txt" "$@"
+    if [[ $extras == dev ]]; then # for its health check, which uses nothing of what the rest of it depends on
+        run "${pip[@]}" install -qq -c "$here/constraints.txt" --no-deps wyoming-piper
+    fi
 }
 
 # --- in this folder -------------------------------------------------------------------------------------------------
 
 install_local() {
     local venv=$here/.venv
-    if grep -qx 'extras dev' "$venv/.crier-stamp" 2>/dev/null; then extras=dev; fi
+    keep_extras "$venv"
     if [[ ! ${PYTHON:-} ]] && is_usable "$venv/bin/python"; then PYTHON=$(readlink -f "$venv/bin/python"); fi
     need_python
     if ! need_packages g++ portaudio19-dev libsonic0; then
@@ -365,6 +379,7 @@ source_hash() {
 # environment, which takes the old one's place when it is complete: until then the service keeps what it runs from.
 install_program() {
     local venv=$dest/opt/crier source new
+    keep_extras "$venv"
     if is_current "$venv" && [[ $(cat "$venv/.crier-source" 2>/dev/null) == "$(source_hash)" ]]; then return; fi
     source=$(mktemp -d)
     scratch+=("$source")
@@ -377,7 +392,7 @@ install_program() {
     fi
     new=$venv.new
     run rm -rf "$new"
-    setup_venv "$new" "$source"
+    setup_venv "$new" "$source${extras:+[$extras]}"
     if [[ -e $venv/.crier-started ]]; then act cp "$venv/.crier-started" "$new"; fi
     finish_program "$new"
     replace_folder "$venv" "$new"

@@ -16,15 +16,15 @@ Where PROTOCOL.md leaves a choice:
 - A stop does not end a pause. What waits during a pause is muted when the pause ends.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from daemon.config_sections import QueueConfig
+from daemon.queue_item import RANK, Item
+from daemon.recent_ids import RecentIds
 from daemon.values import Event, EventType, Priority, Reason, SpeakRequest
 
 DUPLICATE_WINDOW_S = 600.0
 _MAX_KNOWN_IDS = 10_000
-_RANK = {Priority.CRITICAL: 0, Priority.NORMAL: 1, Priority.LOW: 2}
 
 Events = tuple[Event, ...]
 
@@ -38,46 +38,18 @@ class Decision:
     """What plays now must fall silent; its final event, or its new place in line, is settled."""
 
 
-@dataclass(slots=True, eq=False)
-class _Item:
-    """An accepted request on its way to its final event."""
-
-    request: SpeakRequest
-    deadline: float
-    """When it expires unless it has been taken by then."""
-    announced: bool = False
-    """Its ``started`` event is out."""
-    heard: bool = False
-    """It has started since it was last taken."""
-    replayed: bool = False
-    """It was interrupted once; it is not put back again."""
-    done: bool = False
-    """Its final event is out."""
-
-    @property
-    def rank(self) -> int:
-        return _RANK[self.request.priority]
-
-    @property
-    def critical(self) -> bool:
-        return self.request.priority is Priority.CRITICAL
-
-    def shares_key(self, request: SpeakRequest) -> bool:
-        return request.key is not None and request.key == self.request.key
-
-
 class AnnouncementQueue:
     """Who speaks, who waits, who gives way. Not thread-safe: the caller locks."""
 
     def __init__(self, config: QueueConfig) -> None:
         self._config = config
-        self._waiting: list[_Item] = []
+        self._waiting: list[Item] = []
         """In the order in which they will be spoken: criticals, normals, the low."""
-        self._current: _Item | None = None
+        self._current: Item | None = None
         self._paused = False
         self._muted = False
-        self._known: OrderedDict[str, float] = OrderedDict()
-        """When each id was accepted, oldest first."""
+        self._quiet = False
+        self._known = RecentIds(DUPLICATE_WINDOW_S, _MAX_KNOWN_IDS)
 
     @property
     def current(self) -> SpeakRequest | None:
@@ -93,6 +65,16 @@ class AnnouncementQueue:
     def paused(self) -> bool:
         """Whether only critical requests are taken."""
         return self._paused
+
+    @property
+    def silent(self) -> bool:
+        """Whether only critical requests are heard, be it for mute or for quiet hours."""
+        return self._muted or self._quiet
+
+    @property
+    def ready(self) -> bool:
+        """Whether, after ``hush``, there is somebody to take."""
+        return bool(self._current is None and self._waiting and (not self._paused or self._waiting[0].critical))
 
     def position(self, request_id: str) -> int:
         """How many are heard before this one, the one being spoken included; 0 also if it does not wait."""
@@ -110,33 +92,36 @@ class AnnouncementQueue:
             return Decision((*events, _rejected(request, Reason.DUPLICATE)))
         queued = Event(event_type=EventType.QUEUED, id=request.id)
         if self._is_unwanted(request):
-            self._known[request.id] = now
+            self._known.add(request.id, now)
             lost = Event(event_type=EventType.CANCELLED, id=request.id, reason=Reason.PREEMPTED)
             return Decision((*events, queued, lost))
         losers = self._losers(request)
         if losers is None:
             return Decision((*events, _rejected(request, Reason.QUEUE_FULL)))
-        self._known[request.id] = now
-        self._waiting.insert(self._place(request), _Item(request, now + self._ttl_s(request, expiry_s)))
+        self._known.add(request.id, now)
+        self._waiting.insert(self._place(request), Item(request, now + self._ttl_s(request, expiry_s)))
         events += tuple(self._end(item, EventType.CANCELLED, reason) for item, reason in losers)
         playing = self._playing
-        if playing is None or _RANK[request.priority] >= playing.rank:
+        if playing is None or RANK[request.priority] >= playing.rank:
             return Decision((*events, queued))
         return Decision((*events, queued, *self._interrupt(playing)), cut=True)
 
     def take(self, now: float) -> tuple[SpeakRequest | None, Events]:
         """What is to be spoken now, if anything; it is the current one until ``ended``."""
-        events = self.expire(now)
-        if self._current is not None:
-            return None, events
-        if self._muted and not self._paused:
-            silent = [item for item in self._waiting if not item.critical]
-            events += tuple(self._end(item, EventType.FINISHED, Reason.MUTED) for item in silent)
-        if not self._waiting or (self._paused and not self._waiting[0].critical):
+        events = self.hush(now)
+        if not self.ready:
             return None, events
         self._current = self._waiting.pop(0)
         self._current.heard = False
         return self._current.request, events
+
+    def hush(self, now: float) -> Events:
+        """End those whose turn it is and who are not to be heard, as ``take`` does."""
+        events = self.expire(now)
+        if self._current is not None or self._paused or not self.silent:
+            return events
+        silent = [item for item in self._waiting if not item.critical]
+        return events + tuple(self._end(item, EventType.FINISHED, Reason.MUTED) for item in silent)
 
     def started(
         self,
@@ -214,19 +199,19 @@ class AnnouncementQueue:
             return Decision(events)
         return Decision((*events, self._end(playing, EventType.FINISHED, Reason.MUTED)), cut=True)
 
+    def set_quiet(self, quiet: bool) -> None:  # noqa: FBT001 (likewise)
+        """Begin or end quiet hours: as if muted, but what plays is heard to its end."""
+        self._quiet = quiet
+
     @property
-    def _playing(self) -> _Item | None:
+    def _playing(self) -> Item | None:
         """The current one, unless it was cut and its audio is only fading out."""
         item = self._current
         return None if item is None or item.done or item in self._waiting else item
 
     def _is_duplicate(self, request_id: str, now: float) -> bool:
-        while self._known and (
-            len(self._known) > _MAX_KNOWN_IDS or next(iter(self._known.values())) <= now - DUPLICATE_WINDOW_S
-        ):
-            self._known.popitem(last=False)
         alive = (item.request.id for item in (self._current, *self._waiting) if item is not None)
-        return request_id in self._known or request_id in alive
+        return self._known.known(request_id, now) or request_id in alive
 
     def _is_unwanted(self, request: SpeakRequest) -> bool:
         """Whether this is a low while anything else plays or waits, but for what it would itself replace."""
@@ -235,7 +220,7 @@ class AnnouncementQueue:
         others = [self._playing, *(item for item in self._waiting if not item.shares_key(request))]
         return any(item is not None and item.request.priority is not Priority.LOW for item in others)
 
-    def _losers(self, request: SpeakRequest) -> list[tuple[_Item, Reason]] | None:
+    def _losers(self, request: SpeakRequest) -> list[tuple[Item, Reason]] | None:
         """Who of the waiting ends because of a newcomer, and why; None: there is no room for it."""
         low = Reason.REPLACED if request.priority is Priority.LOW else Reason.PREEMPTED
         losers = [
@@ -257,14 +242,14 @@ class AnnouncementQueue:
         for index, item in enumerate(self._waiting):
             if item.shares_key(request) and item.request.priority is request.priority:
                 return index
-        return sum(item.rank <= _RANK[request.priority] for item in self._waiting)
+        return sum(item.rank <= RANK[request.priority] for item in self._waiting)
 
     def _ttl_s(self, request: SpeakRequest, expiry_s: float | None) -> float:
         default_s = self._config.critical_ttl_s if request.priority is Priority.CRITICAL else self._config.ttl_s
         ttl_s = default_s if request.ttl_s is None else request.ttl_s
         return ttl_s if expiry_s is None else min(ttl_s, expiry_s)
 
-    def _interrupt(self, playing: _Item) -> Events:
+    def _interrupt(self, playing: Item) -> Events:
         """Put a normal back to the head of the normals if it may be spoken again, else end it."""
         if playing.request.priority is Priority.LOW:
             return (self._end(playing, EventType.CANCELLED, Reason.PREEMPTED),)
@@ -278,7 +263,7 @@ class AnnouncementQueue:
 
     def _end(
         self,
-        item: _Item,
+        item: Item,
         event_type: EventType,
         reason: Reason | None,
         *,

@@ -10,19 +10,31 @@ import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon import log
 from daemon.audio.sink import open_sink
 from daemon.config import Config, load_config
+from daemon.ducking import Ducking, set_role
 from daemon.engine.engine import Engine, Folders
 from daemon.errors import ConfigError, EngineError
+from daemon.inputs.discovery import Discovery
+from daemon.inputs.hermes import Hermes
 from daemon.inputs.mqtt import MqttInput
 from daemon.inputs.mqtt_credentials import read_password
+from daemon.inputs.mqtt_feature import Publication
+from daemon.inputs.mqtt_stats import Stats
+from daemon.inputs.render_player import RenderPlayer
+from daemon.inputs.render_share import RenderShare
 from daemon.inputs.unix_socket import UnixSocketServer
 from daemon.metrics import Metrics
+from daemon.phrases import open_phrases
 from daemon.places import Places
 from daemon.service import Service
 from daemon.systemd import Heartbeats, Notifier, listen_sockets, watchdog_interval_s
+
+if TYPE_CHECKING:
+    from daemon.inputs.wyoming_server import WyomingServer
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +46,7 @@ Longer than a big model takes to be loaded anew after a failure."""
 DRAIN_S = 1.0
 """How long speech may go on after SIGTERM."""
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-RELOADABLE = ("queue", "log")
+RELOADABLE = ("queue", "quiet", "chimes", "text", "log")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,9 @@ class App:
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
         self._mqtt: MqttInput | None = None
+        self._renderers = RenderPlayer(config.share, config.mqtt) if config.share.role == "player" else None
+        if config.share.role and not config.mqtt.enabled:
+            raise ConfigError("[share] role: speech is shared over the broker: set [mqtt] enabled = true")
         self._exit_code = 0
         self._stuck = False
 
@@ -85,6 +100,7 @@ class App:
         """Load everything, then start the threads; ``stack`` undoes it in reverse."""
         config, places = self._config, self._surroundings.places
         password = read_password(config.mqtt, places.credentials)
+        set_role(config.duck.role, self._surroundings.environ)
         sink = open_sink(config.audio)
         engine = Engine(config.engine, Folders(places.voices, places.cache))
         stack.callback(self._close_engine, engine)
@@ -94,28 +110,50 @@ class App:
             engine,
             sink,
             settings_path=places.state / "settings.json",
+            phrases=open_phrases(config.phrases, places.cache),
+            renderers=self._renderers,
             metrics=self._metrics,
             beat=self._heartbeats.beat,
         )
         server = self._open_socket(service)
         stack.callback(server.close)
         if config.mqtt.enabled:
-            self._mqtt = MqttInput(
-                config.mqtt,
-                service,
-                password=password,
-                beat=lambda: self._heartbeats.beat("mqtt"),
-            )
+            self._mqtt = self._new_mqtt(service, engine, password)
             service.listen(self._mqtt.on_event, self._mqtt.on_state)
             stack.callback(self._mqtt.close)
         service.listen(server.on_event)
+        ducking = self._new_ducking()
+        service.listen(lambda _event: None, ducking.on_state)
+        stack.callback(ducking.close)
+        wyoming = self._open_wyoming(service) if config.wyoming.enabled else None
+        if wyoming is not None:
+            stack.callback(wyoming.close)
         stack.callback(self._close_service, service)
         stack.callback(self._notifier.stopping)
+        ducking.start()
         service.start()
         server.start()
+        if wyoming is not None:
+            wyoming.start()
         if self._mqtt is not None:
             self._mqtt.start()
         return service
+
+    def _new_mqtt(self, service: Service, engine: Engine, password: str | None) -> MqttInput:
+        """The speaker's topics, and all else that uses the connection to the broker."""
+        config = self._config
+        mqtt = MqttInput(config.mqtt, service, password=password, beat=lambda: self._heartbeats.beat("mqtt"))
+        mqtt.add(Stats(config.mqtt, service.stats))
+        if config.mqtt.discovery:
+            mqtt.add(Discovery(config.mqtt, service))
+        if config.hermes.enabled:
+            mqtt.add(Hermes(config.hermes, service, node=config.mqtt.node))
+        if config.share.role == "renderer":
+            mqtt.add(RenderShare(config.share, config.mqtt, service, mqtt.publish, lambda: engine.rtf))
+        if self._renderers is not None:
+            self._renderers.attach(mqtt.publish, lambda: mqtt.connected)
+            mqtt.add(self._renderers)
+        return mqtt
 
     def _close_service(self, service: Service) -> None:
         self._stuck = not service.close(drain_s=DRAIN_S)
@@ -146,6 +184,32 @@ class App:
         )
         server.open()
         logger.info("socket path=%s", path or ", ".join(_names(activated)))
+        return server
+
+    def _new_ducking(self) -> Ducking:
+        config, mqtt = self._config.duck, self._mqtt
+        if config.topic and mqtt is None:
+            raise ConfigError("[duck] topic needs [mqtt] enabled = true")
+
+        def publish(topic: str, payload: str) -> bool:
+            return mqtt is not None and mqtt.publish(Publication(topic=topic, payload=payload.encode()))
+
+        return Ducking(config, publish, lambda: self._heartbeats.beat("duck"))
+
+    def _open_wyoming(self, service: Service) -> "WyomingServer":
+        config = self._config
+        try:
+            from daemon.inputs.wyoming_server import WyomingServer  # noqa: PLC0415 (an extra, and slow to import)
+
+            server = WyomingServer(
+                config.wyoming,
+                service,
+                max_chars=config.text.max_chars,
+                beat=lambda: self._heartbeats.beat("wyoming"),
+            )
+            logger.info("wyoming uri=%s", ", ".join(server.open()))
+        except ModuleNotFoundError as err:
+            raise ConfigError(f"[wyoming] needs the package {err.name}: pip install 'crier[wyoming]'") from err
         return server
 
     def _serve(self, service: Service) -> int:
@@ -180,12 +244,12 @@ class App:
         self._notifier.reloading()
         try:
             config = load_config(self._surroundings.config_path)
+            service.reload(config)
         except ConfigError as err:
             logger.error("config not reloaded: %s", err)  # noqa: TRY400 (one line says it)
         else:
             changed = [name for name in Config.model_fields if getattr(config, name) != getattr(self._config, name)]
             log.set_level(config.log.level)
-            service.reload(config.queue)
             later = [name for name in changed if name not in RELOADABLE]
             if later:
                 logger.warning("changes in %s take effect at the next start", ", ".join(f"[{n}]" for n in later))

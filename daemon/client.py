@@ -14,9 +14,9 @@ from daemon.client_socket import Connection, find_socket
 from daemon.errors import SpeechError
 from daemon.places import find_places
 
-_EPILOG = """exit codes: 0 done, 2 usage, 65 bad input or rejected, 66 model missing or damaged, 69 daemon unreachable,
-70 engine failed, 73 voice not written, 74 audio failed, 75 cancelled or expired (say --wait), 78 bad config,
-130 interrupted"""
+_EPILOG = """exit codes: 0 done, 2 usage, 65 bad input or rejected, 66 model missing or damaged, 69 daemon or broker
+unreachable, 70 engine failed, 73 voice not written, 74 audio failed, 75 cancelled or expired (say --wait),
+78 bad config, 130 interrupted"""
 _SWITCH = {"on": True, "true": True, "off": False, "false": False}
 
 _Run = Callable[[argparse.Namespace], int]
@@ -59,9 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         ("voices", "the voices that the daemon can speak with"),
     ]:
         _request(commands, report, name, text, partial(_plain, name))
-    setting = _request(commands, report, "set", "change volume, mute or voice", _setting)
-    setting.add_argument("key", choices=("volume", "mute", "voice"))
-    setting.add_argument("value", help="0..100 or a step such as +5; on or off; a name")
+    setting = _request(commands, report, "set", "change volume, mute, voice or speed", _setting)
+    setting.add_argument("key", choices=("volume", "mute", "voice", "speed"))
+    setting.add_argument("value", help="0..100 or a step such as +5; on or off; a name; 0.5..2")
     _add_local_commands(commands)
     return parser
 
@@ -74,6 +74,8 @@ def _add_say(commands: Any, daemon: argparse.ArgumentParser) -> None:
     say.add_argument("--key", help="replaces a waiting text of the same key")
     say.add_argument("--ttl", type=_seconds, metavar="SECONDS", help="not spoken if it cannot start by then")
     say.add_argument("--volume", type=int, metavar="PERCENT", help="for this text alone")
+    say.add_argument("--speed", type=float, metavar="FACTOR", help="0.5 to 2, for this text alone")
+    say.add_argument("--chime", metavar="NAME", help="the sound before it; 'none' for none")
     say.add_argument("--seed", type=int, help="another rendition")
     say.add_argument("--context", action="append", metavar="ID", help="a request before it, oldest first; repeatable")
     say.add_argument("--wait", action="store_true", help="until it has been spoken; prints no id")
@@ -92,18 +94,32 @@ def _add_local_commands(commands: Any) -> None:
     render.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
     render.add_argument("--voice", metavar="NAME")
     render.add_argument("--seed", type=int)
+    render.add_argument("--speed", type=_speed, default=1.0, metavar="TIMES", help="0.5 to 2; the pitch stays")
     render.add_argument("--temperature", type=float, help="0 is greedy")
     render.add_argument("--depth-temperature", type=float)
     render.add_argument("--top-k", type=int)
     render.add_argument("--raw", action="store_true", help="no normalising, one segment")
     render.add_argument("--codes", metavar="FILE.npy", help="the codes too, int32 [T, Q]")
     render.set_defaults(run=_with_places("daemon.render"))
+    prerender = commands.add_parser(
+        "prerender", help="make phrases ahead, so that the daemon plays them from disk at once", epilog=_EPILOG
+    )
+    prerender.add_argument("file", metavar="FILE", help="a text a line; '-' reads stdin")
+    prerender.add_argument("--config", metavar="FILE", help="config.toml of the daemon that is to play them")
+    prerender.add_argument(
+        "--json", action="store_true", help='the lines are JSON objects as on the socket: {"text": ..., "voice": ...}'
+    )
+    prerender.set_defaults(run=_with_places("daemon.prerender"))
     bench = commands.add_parser("bench", parents=[config], help="how fast a bundle speaks here")
     bench.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
     bench.add_argument("--rounds", type=_positive, default=3)
     bench.set_defaults(run=_elsewhere("daemon.bench"))
     doctor = commands.add_parser("doctor", parents=[config], help="what this machine has, and what is missing")
     doctor.set_defaults(run=_elsewhere("daemon.doctor"))
+    discovery = commands.add_parser("discovery", help="what Home Assistant is told of this speaker", epilog=_EPILOG)
+    discovery.add_argument("--config", metavar="FILE")
+    discovery.add_argument("--remove", action="store_true", help="take the speaker out of Home Assistant again")
+    discovery.set_defaults(run=_with_places("daemon.discovery"))
     _add_voice(commands)
 
 
@@ -138,6 +154,12 @@ def _bundle(text: str) -> str:
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _speed(text: str) -> float:
+    if not 0.5 <= (number := float(text)) <= 2.0:
+        raise argparse.ArgumentTypeError("must be 0.5 to 2")
     return number
 
 
@@ -197,6 +219,11 @@ def _plain(name: str, _args: argparse.Namespace) -> dict[str, Any]:
 
 def _setting(args: argparse.Namespace) -> dict[str, Any]:
     value = args.value
+    if args.key == "speed":
+        try:
+            value = float(value)
+        except ValueError:
+            args.parser.error("speed is a number from 0.5 to 2")
     if args.key == "mute":
         if value.lower() not in _SWITCH:
             args.parser.error("mute is on or off")
@@ -219,7 +246,8 @@ def _print_pairs(pairs: Mapping[str, Any], indent: str = "") -> None:
             print(f"{indent}{key}")
             _print_pairs(value, indent + "  ")
         else:
-            print(f"{indent}{key:<{width}}{'-' if value is None else value}")
+            shown = ", ".join(value) if isinstance(value, list) else value
+            print(f"{indent}{key:<{width}}{'-' if shown is None else shown}")
 
 
 if __name__ == "__main__":

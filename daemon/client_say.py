@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         SpeechError: refused, or no daemon.
     """
     path = find_socket(args.socket, args.config, os.environ)
-    options = ("priority", "voice", "key", "volume", "seed", "context")
+    options = ("priority", "voice", "key", "volume", "speed", "chime", "seed", "context")
     request: dict[str, Any] = {name: getattr(args, name) for name in options if getattr(args, name) is not None}
     if args.ttl is not None:
         request["ttl_s"] = args.ttl

@@ -7,17 +7,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 
 from daemon.announcements import AnnouncementQueue, Decision
-from daemon.audio.playback import PlayOutcome
+from daemon.audio.chimes import Chimes
 from daemon.audio.player import Player
-from daemon.config_sections import QueueConfig
+from daemon.audio.utterance import PlayOutcome
+from daemon.config import Config
+from daemon.errors import BadRequestError, SpeechError
 from daemon.metrics import Metrics
 from daemon.outbox import Outbox
+from daemon.quiet import is_quiet, local_minute
 from daemon.settings import Settings
-from daemon.synthesizer import TextSource
-from daemon.values import Event, EventType, Priority, Reason, SpeakerState, SpeakRequest, State
+from daemon.speech import Spoken
+from daemon.text_source import TextSource
+from daemon.values import Event, EventType, Pcm16, Priority, Reason, SpeakerState, SpeakRequest, State
 
 EVENT_REASONS = {"too_long": Reason.TOO_LONG, "empty": Reason.EMPTY, "unknown_voice": Reason.UNKNOWN_VOICE}
 """What an event says of a refusal by its wire code; the queue publishes its own."""
@@ -32,6 +36,8 @@ class Job:
     utterance: str
     """The player's name for it, unlike that of any other attempt."""
     accepted_at: float
+    chime: Pcm16
+    """What is heard before the speech."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
     """The player will play no more of it."""
@@ -40,16 +46,37 @@ class Job:
     ttfa_ms: float | None = None
     wait_s: float | None = None
     speaking: bool = False
+    spoken: Spoken = field(default_factory=Spoken)
+    """Set when its synthesis has ended, and so is ``failure``."""
+    failure: SpeechError | None = None
+
+    @property
+    def final(self) -> tuple[EventType, Reason | None]:
+        """Its final event; the queue leaves it out where one has been given already."""
+        if isinstance(self.failure, BadRequestError):
+            return EventType.FAILED, EVENT_REASONS.get(self.failure.code, Reason.ENGINE)
+        if self.failure is not None:
+            return EventType.FAILED, Reason.ENGINE
+        if self.outcome is PlayOutcome.FAILED:
+            return EventType.FAILED, Reason.AUDIO
+        if self.outcome is PlayOutcome.CUT:
+            return EventType.CANCELLED, Reason.STOPPED
+        return EventType.FINISHED, None
 
 
 @dataclass(slots=True)
 class Entry:
     """What is kept of a request from acceptance to its final event."""
 
+    request: SpeakRequest
     source: TextSource
     accepted_at: float
     expected_s: float
     """How long its text, as far as it is known, is expected to last; reckoned before the lock is taken."""
+    cached: bool = False
+    """It was said before, and need not be waited for."""
+    effort: float = 1.0
+    """Seconds of speech to be made for each that is heard."""
     attempts: int = 0
 
 
@@ -60,18 +87,23 @@ class Desk:
         changed: the lock, and the condition that wakes the synth thread.
         player: set once, before any thread starts.
         job: what is being spoken.
+        chimes: the sounds around the speech.
+        quiet: whether these are quiet hours.
         last: the last request that was heard, with all its text.
         stopping: no new work.
         version: counts the calls of ``wake``, so that a waiting thread sees that it has missed one.
         failed: the engine is beyond repair.
     """
 
-    def __init__(self, queue: QueueConfig, settings: Settings, metrics: Metrics, *, default_voice: str) -> None:
+    def __init__(self, config: Config, settings: Settings, metrics: Metrics, *, default_voice: str) -> None:
         self.changed = threading.Condition(threading.RLock())
         self.player: Player
-        self.queue = AnnouncementQueue(queue)
+        self.queue = AnnouncementQueue(config.queue)
         self.queue.set_mute(settings.mute, monotonic())
         self.settings = settings
+        self.chimes = Chimes(config.chimes)
+        self.quiet_hours = config.quiet
+        self.quiet = False
         self.entries: dict[str, Entry] = {}
         self.job: Job | None = None
         self.last: SpeakRequest | None = None
@@ -96,8 +128,20 @@ class Desk:
 
     def will_speak(self, request: SpeakRequest) -> bool:
         """Whether a request just accepted is about to be heard, rather than muted, held by a pause, or dropped."""
-        held = self.queue.paused or self.settings.mute
+        held = self.queue.paused or self.queue.silent
         return request.id in self.entries and (request.priority is Priority.CRITICAL or not held)
+
+    def look_at_clock(self) -> None:
+        """Begin or end the quiet hours if it is time."""
+        quiet = is_quiet(self.quiet_hours, local_minute(time()))
+        self.queue.set_quiet(quiet and self.quiet_hours.volume == 0)
+        if quiet != self.quiet:
+            self.quiet = quiet
+            self.wake()
+
+    def max_volume(self, request: SpeakRequest) -> int:
+        """Percent that a request which is about to be spoken may have."""
+        return self.quiet_hours.volume if self.quiet and request.priority is not Priority.CRITICAL else 100
 
     def wake(self) -> None:
         """There may be something to do for the synth thread."""
@@ -132,6 +176,7 @@ class Desk:
                 mute=self.settings.mute,
                 voice=self.settings.voice or self._default_voice,
                 audio_ok=self.audio_ok,
+                speed=self.settings.speed,
             )
 
     def _speaker_state(self) -> SpeakerState:
@@ -142,7 +187,7 @@ class Desk:
             return SpeakerState.SPEAKING if job.speaking else SpeakerState.SYNTHESIZING
         if self.queue.paused:
             return SpeakerState.PAUSED
-        return SpeakerState.MUTED if self.settings.mute else SpeakerState.IDLE
+        return SpeakerState.MUTED if self.queue.silent else SpeakerState.IDLE
 
     def _publish_state(self) -> None:
         state = self.state()

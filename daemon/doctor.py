@@ -12,12 +12,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from daemon.audio import tempo
 from daemon.bench import bandwidth_rtf, bytes_per_frame, memory_bandwidth
 from daemon.config import Config, load_config
 from daemon.engine.bundle import bundle_search, load_bundle
 from daemon.engine.engine import Engine, choose_threads
 from daemon.engine.llama import system_info
 from daemon.errors import AudioError, ConfigError, ModelError, SpeechError
+from daemon.synthesizer import Synthesizer
 
 
 class _Bandwidth:
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         "devices": _devices(config, problems),
         "bundles": _bundles(config, bandwidth),
         "bandwidth_by_threads": bandwidth.measured,
+        "libsonic": tempo.version() or None,
         "configured": _configured(config, problems),
     }
     report["problems"] = [str(err) for err in problems]
@@ -118,6 +121,7 @@ def _configured(config: Config, problems: list[SpeechError]) -> dict[str, Any] |
     try:
         with Engine(config.engine) as engine:
             engine.self_test()
+            Synthesizer(engine, text=config.text)  # reads the lexicon
             return {
                 "name": engine.bundle.manifest.name,
                 "threads": engine.num_threads,
@@ -144,6 +148,7 @@ def _print(report: dict[str, Any]) -> None:
     if configured:
         verdict = "keeps up" if configured["keeps_up"] else "is slower than real time here"
         table.add_row("configured voice", f"{configured['name']}: real-time factor {configured['rtf']}, {verdict}")
+    table.add_row("speeds other than 1", report["libsonic"] or "none: libsonic0 is not installed")
     for problem in report["problems"]:
         table.add_row("[red]problem", Text(problem))
     Console().print(table)

@@ -26,6 +26,10 @@ class EngineError(SpeechError):
     """llama.cpp or onnxruntime failed; the utterance is lost, the contexts are rebuilt."""
 
 
+class RemoteError(SpeechError):
+    """Speech that another machine was making broke off."""
+
+
 class StoreError(SpeechError):
     """What was to be kept (a recorded voice) cannot be written or removed."""
 

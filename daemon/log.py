@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 _SYSLOG = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+_ONCE_S = 600.0
+_MAX_THINGS = 100
 
 
 class _JournalFormatter(logging.Formatter):
@@ -71,3 +73,27 @@ class RateLimited:
         if omitted:
             message += f" repeats_omitted={omitted}"
         self._logger.log(level, message, *args, stacklevel=2)
+
+
+class OnceLog:
+    """Warns about each new trouble of a thing once, and again when it lasts."""
+
+    def __init__(self, logger: logging.Logger, event: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._logger = logger
+        self._event = event
+        self._clock = clock
+        self._logged: dict[str, tuple[str, float]] = {}
+
+    def warn(self, thing: str, trouble: str) -> None:
+        """Log, unless the same was logged within ten minutes."""
+        last, when = self._logged.get(thing, ("", 0.0))
+        if trouble != last or self._clock() - when > _ONCE_S:
+            self._logged.pop(thing, None)
+            if len(self._logged) >= _MAX_THINGS:  # some are named by strangers
+                self._logged.pop(next(iter(self._logged)))
+            self._logged[thing] = (trouble, self._clock())
+            self._logger.warning("event=%s %s: %s", self._event, thing, trouble, stacklevel=2)
+
+    def forget(self, thing: str) -> None:
+        """All is well again."""
+        self._logged.pop(thing, None)

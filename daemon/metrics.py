@@ -19,12 +19,18 @@ class Metrics:
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._requests: Counter[str] = Counter()
+        self._renders: Counter[str] = Counter()
         self._ttfa_ms: deque[float] = deque(maxlen=_WINDOW)
         self._rtf: deque[float] = deque(maxlen=_WINDOW)
         self._underruns = 0
         self._underrun_ms = 0.0
         self._runaways = 0
         self._reconnects = 0
+        self._remote_jobs = 0
+        self._remote_fallbacks = 0
+        self._phrase_hits = 0
+        self._phrase_misses = 0
+        self._phrase_bytes = 0
 
     def count_event(self, event: Event) -> None:
         """Count an event by its type, and by its reason where it has one (``cancelled.stopped``); keep its TTFA."""
@@ -50,6 +56,28 @@ class Metrics:
         with self._lock:
             self._runaways += 1
 
+    def count_render(self, outcome: str) -> None:
+        """Count speech that was made for a door (finished, cancelled, failed)."""
+        with self._lock:
+            self._renders[outcome] += 1
+
+    def count_remote(self, *, fallback: bool) -> None:
+        """Count an announcement that was to be made by a renderer: whether the local voice had to take over."""
+        with self._lock:
+            self._remote_jobs += not fallback
+            self._remote_fallbacks += fallback
+
+    def count_phrase(self, *, hit: bool) -> None:
+        """Count an utterance that could have been in the phrase cache: whether it was."""
+        with self._lock:
+            self._phrase_hits += hit
+            self._phrase_misses += not hit
+
+    def set_phrase_bytes(self, num_bytes: int) -> None:
+        """Note how large the phrase cache is."""
+        with self._lock:
+            self._phrase_bytes = num_bytes
+
     def set_reconnects(self, reconnects: int) -> None:
         """Note how often the connection to the broker came back."""
         with self._lock:
@@ -62,14 +90,35 @@ class Metrics:
             return {
                 "uptime_s": round(time.monotonic() - self._start, 1),
                 "requests": dict(self._requests),
+                "renders": dict(self._renders),
                 "ttfa_ms": _percentiles(self._ttfa_ms, 1),
                 "rtf": _percentiles(self._rtf, 3),
                 "underruns": self._underruns,
                 "underrun_ms": round(self._underrun_ms, 1),
                 "runaways": self._runaways,
                 "reconnects": self._reconnects,
+                "remote_jobs": self._remote_jobs,
+                "remote_fallbacks": self._remote_fallbacks,
+                "phrases": {
+                    "hits": self._phrase_hits,
+                    "misses": self._phrase_misses,
+                    "bytes": self._phrase_bytes,
+                },
                 **memory,
             }
+
+    def summary(self) -> dict[str, Any]:
+        """The few figures that are worth watching: plain numbers, None where there is no sample yet."""
+        whole = self.snapshot()
+        return {
+            "rtf": whole["rtf"]["p50"],
+            "ttfa_ms": whole["ttfa_ms"]["p50"],
+            "underruns": whole["underruns"],
+            "requests": whole["requests"].get("queued", 0),
+            "phrases": {name: whole["phrases"][name] for name in ("hits", "misses")},
+            "uptime_s": whole["uptime_s"],
+            "rss_bytes": whole["rss_bytes"],
+        }
 
 
 def resident_memory() -> dict[str, int | None]:

@@ -22,6 +22,7 @@ from daemon.engine.engine import Engine, Folders
 from daemon.engine.session import TtsSession
 from daemon.errors import AudioError, BadRequestError
 from daemon.metrics import resident_memory
+from daemon.output import Output, Writer
 from daemon.places import Places
 from daemon.synthesizer import Synthesizer
 from daemon.values import SAMPLE_RATE, Array, Pcm16, Segment, Segmenter
@@ -56,8 +57,9 @@ def run(args: argparse.Namespace, places: Places) -> int:
         engine_config = engine_config.model_copy(update={"bundle": args.bundle})
     speaker = _Speaker(config)
     with Engine(engine_config, Folders(places.voices, places.cache)) as engine:
-        synthesizer = Synthesizer(engine, profile=False)
-        segmenter: Segmenter = _WholeText() if args.raw else synthesizer.segmenter()
+        synthesizer = Synthesizer(engine, text=config.text)
+        synthesizer.check_speed(args.speed)
+        segmenter: Segmenter = _WholeText() if args.raw else synthesizer.segmenter(args.voice)
         sampling = engine.sampling(
             temperature=args.temperature, depth_temperature=args.depth_temperature, top_k=args.top_k
         )
@@ -68,12 +70,12 @@ def run(args: argparse.Namespace, places: Places) -> int:
                 outputs.append(stack.enter_context(_open_wav(args.out)))
             if args.play:
                 outputs.append(stack.enter_context(speaker))
-            render = _Render(session, outputs, keep_codes=bool(args.codes))
+            render = _Render(session, outputs, speed=args.speed, keep_codes=bool(args.codes))
             render.speak(
                 _stdin_pieces() if args.text == "-" else iter([args.text]),
                 progress=not args.json and sys.stderr.isatty(),
             )
-            if render.samples == 0:
+            if render.frames == 0:
                 raise BadRequestError("empty", "nothing in the text can be spoken")
             if args.codes:
                 _save_codes(Path(args.codes), render.codes)
@@ -95,10 +97,11 @@ def _stdin_pieces() -> Iterator[str]:
 
 
 class _Render:
-    """One text through a session into the outputs, with its figures."""
+    """One text through a session into the outputs, with its figures; their ``Ring``, which never is full."""
 
-    def __init__(self, session: TtsSession, outputs: list[Any], *, keep_codes: bool) -> None:
+    def __init__(self, session: TtsSession, outputs: list[Any], *, speed: float, keep_codes: bool) -> None:
         self.session = session
+        self._speed = speed
         self.samples = 0
         self.frames = 0
         self.digest = hashlib.sha256()
@@ -112,17 +115,19 @@ class _Render:
     def speak(self, text: Iterator[str], *, progress: bool) -> None:
         """Speak the pieces as they come."""
         began = perf_counter()
-        with _progress(enabled=progress) as (bar, task):
+        writer = Writer(self, lambda: False)
+        with _progress(enabled=progress) as (bar, task), Output(self.session, writer, speed=self._speed) as output:
             for piece in itertools.chain(text, [None]):
                 if piece is None:
                     self.session.flush()
                 else:
                     self.session.push_text(piece)
                 while (chunk := self._next()) is not None:
-                    if not self.samples:
-                        self.ttfa_s = perf_counter() - began
-                    self._take(chunk)
+                    self._note()
+                    output.deliver(chunk)
+                    self.ttfa_s = self.ttfa_s or perf_counter() - began
                     bar.update(task, seconds=self.samples / SAMPLE_RATE)
+                output.deliver(None)
 
     def _next(self) -> Pcm16 | None:
         mark = perf_counter()
@@ -130,16 +135,24 @@ class _Render:
         self.synthesis_s += perf_counter() - mark
         return chunk
 
-    def _take(self, chunk: Pcm16) -> None:
+    def _note(self) -> None:
         described = self.session.chunk
-        self.samples += len(chunk)
         self.frames += described.frames
         self.truncated |= described.truncated
-        self.digest.update(chunk.tobytes())
         if self._keep_codes and described.frames:
             self.codes.append(self.session.codes.copy())
+
+    def write(self, pcm: Pcm16, timeout_s: float) -> int:  # noqa: ARG002 (daemon.output.Ring)
+        """Write int16 [S] to all outputs."""
+        self.samples += len(pcm)
+        self.digest.update(pcm.tobytes())
         for output in self._outputs:
-            output.write(chunk)
+            output.write(pcm)
+        return len(pcm)
+
+    def unwrite(self, count: int) -> bool:
+        """What is written stays."""
+        return count == 0
 
 
 def _save_codes(path: Path, codes: list[Array]) -> None:

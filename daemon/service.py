@@ -6,18 +6,26 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from daemon.audio.chimes import Chimes
 from daemon.audio.player import Player
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
+from daemon.checks import Checks
 from daemon.config import Config
-from daemon.config_sections import QueueConfig
 from daemon.desk import EVENT_REASONS, Desk, Entry
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, SpeechError
+from daemon.inputs.render_player import RenderPlayer
 from daemon.metrics import Metrics
-from daemon.settings import Settings, load_settings, save_settings
-from daemon.speaking import SpeakingLoop
-from daemon.synthesizer import Synthesizer, TextSource
+from daemon.phrases import PhraseCache
+from daemon.ports import RenderListener
+from daemon.prebuffer import wait_s
+from daemon.remote import RemoteSynthesizer
+from daemon.rendering import Render, Renders
+from daemon.settings import load_settings, save_settings
+from daemon.speaking import SpeakingLoop, SpeechMaker
+from daemon.synthesizer import Estimate, Synthesizer
+from daemon.text_source import TextSource
 from daemon.values import (
     SAMPLE_RATE,
     Accepted,
@@ -45,7 +53,9 @@ class Service:
         config: the whole configuration.
         engine: loaded and self-tested.
         sink: where the audio goes; opened and closed on the audio thread.
-        settings_path: file of volume, mute and voice.
+        settings_path: file of volume, mute, voice and speed.
+        phrases: where speech is kept; None: nowhere.
+        renderers: make the speech of announcements, where there are any; None: it is made here.
         metrics: what ``status`` shows.
         beat: called with a thread's name when it is alive.
     """
@@ -57,20 +67,32 @@ class Service:
         sink: Sink,
         *,
         settings_path: Path,
+        phrases: PhraseCache | None = None,
+        renderers: RenderPlayer | None = None,
         metrics: Metrics,
         beat: Callable[[str], None],
     ) -> None:
-        self._max_chars = config.text.max_chars
         self._engine = engine
         self._metrics = metrics
         self._settings_path = settings_path
         settings = load_settings(settings_path, volume=config.audio.volume)
         settings = settings.model_copy(update={"voice": engine.voices.known(settings.voice)})
-        self._synthesizer = Synthesizer(engine, profile=config.engine.profile)
+        self._synthesizer = Synthesizer(
+            engine, text=config.text, phrases=phrases, metrics=metrics, profile=config.engine.profile
+        )
         ring = PcmRing(SAMPLE_RATE * (SLOW_RING_S if engine.rtf > 1 else RING_S))
-        self._desk = Desk(config.queue, settings, metrics, default_voice=engine.voices.default)
+        self._desk = Desk(config, settings, metrics, default_voice=engine.voices.default)
+        self._checks = Checks(
+            self._desk, engine, self._synthesizer, config.text.max_chars, any_voice=renderers is not None
+        )
+        self._renders = Renders(self._desk, self._synthesizer, metrics=metrics, beat=lambda: beat("synth"))
+        maker: SpeechMaker = self._synthesizer
+        if renderers is not None:
+            maker = RemoteSynthesizer(
+                self._synthesizer, engine.voices, renderers, wait_s=config.share.wait_s, metrics=metrics
+            )
         self._loop = SpeakingLoop(
-            self._desk, engine, self._synthesizer, ring, metrics=metrics, beat=lambda: beat("synth")
+            self._desk, engine, maker, ring, self._renders, metrics=metrics, beat=lambda: beat("synth")
         )
         self._player = self._desk.player = Player(sink, ring, config.audio, self._loop, lambda: beat("audio"))
         self._player.set_volume(settings.volume)
@@ -110,10 +132,21 @@ class Service:
         self._save_settings()
         return all([self._loop.join(2.0), self._player.close(1.0)])
 
-    def reload(self, config: QueueConfig) -> None:
-        """Take new queue settings."""
-        with self._desk.open():
-            self._desk.queue.update(config)
+    def reload(self, config: Config) -> None:
+        """Take what may change while the daemon runs: [queue], [quiet], [chimes], [text].
+
+        Raises:
+            ConfigError: a file that it names is of no use; nothing changes.
+        """
+        desk = self._desk
+        chimes = Chimes(config.chimes)
+        self._synthesizer.set_text(config.text)
+        self._checks.max_chars = config.text.max_chars
+        with desk.open():
+            desk.queue.update(config.queue)
+            desk.chimes = chimes
+            desk.quiet_hours = config.quiet
+            desk.look_at_clock()
 
     def tick(self) -> None:
         """Once a second, from main: let what has waited too long expire, and write changed settings.
@@ -121,6 +154,7 @@ class Service:
         Not in ``set``: waiting for a slow disk there would hold the lock that the audio thread needs.
         """
         with self._desk.open():
+            self._desk.look_at_clock()
             self._desk.publish(self._desk.queue.expire(monotonic()))
         self._save_settings()
 
@@ -133,54 +167,33 @@ class Service:
     def say(self, request: SpeakRequest, *, more: bool = False, expiry_s: float | None = None) -> Accepted:
         """Queue a request; a refusal is published as an event, and raised."""
         try:
-            expected_s = self._check(request, more=more)
+            _, estimate = self._checks.check(request, more=more, to_play=True)
         except BadRequestError as err:
             self.reject(EVENT_REASONS.get(err.code, Reason.BAD_JSON), request.id)
             raise
-        return self._submit(request, expected_s, more=more, expiry_s=expiry_s)
+        return self._submit(request, estimate, more=more, expiry_s=expiry_s)
 
-    def _check(self, request: SpeakRequest, *, more: bool) -> float:
-        """Refuse what cannot be spoken; returns how long the rest is expected to last."""
-        if len(request.text) > self._max_chars:
-            raise BadRequestError(
-                "too_long", f"text is limited to {self._max_chars} characters, got {len(request.text)}"
-            )
-        self._engine.voices.get(request.voice or self._chosen_voice(), request.lang)
-        self._check_context(request)
-        expected_s = self._synthesizer.expected_s(request.text)
-        if not more and not expected_s:
-            raise BadRequestError("empty", "nothing in the text can be spoken")
-        return expected_s
+    def render(self, request: SpeakRequest, listener: RenderListener, *, more: bool = False) -> Render:
+        """Make speech for ``listener``; a refusal is raised, and no event tells of any of it."""
+        manner, _ = self._checks.check(request, more=more)
+        return self._renders.begin(request, listener, manner, more=more, max_chars=self._checks.max_chars)
 
-    def _check_context(self, request: SpeakRequest) -> None:
-        if request.context and not self._engine.takes_context:
-            raise BadRequestError("bad_request", "context: the loaded voice model cannot go on from earlier speech")
-        length = sum(len(entry.text) for entry in request.context if not isinstance(entry, str))
-        if length > self._max_chars:
-            message = f"the texts of context are limited to {self._max_chars} characters, got {length}"
-            raise BadRequestError("too_long", message)
-
-    def _chosen_voice(self) -> str | None:
-        """The voice that was set, as long as there is such a voice; else the bundle's default, from now on."""
-        chosen = self._desk.settings.voice
-        known = self._engine.voices.known(chosen)
-        if known != chosen:
-            with self._desk.open():
-                if self._desk.settings.voice == chosen:
-                    self._desk.settings = self._desk.settings.model_copy(update={"voice": None})
-        return known
-
-    def _submit(self, request: SpeakRequest, expected_s: float, *, more: bool, expiry_s: float | None) -> Accepted:
+    def _submit(self, request: SpeakRequest, estimate: Estimate, *, more: bool, expiry_s: float | None) -> Accepted:
         desk = self._desk
         with desk.open():
             if desk.stopping:
                 raise BadRequestError("queue_full", "the daemon is shutting down")
+            desk.look_at_clock()
             now = monotonic()
             decision = desk.queue.submit(request, now, expiry_s=expiry_s)
             refusal = next((e for e in decision.events if e.event_type is EventType.REJECTED), None)
             if refusal is None:
-                desk.entries[request.id] = Entry(TextSource(request.text, more=more), now, expected_s)
-            desk.apply(decision, wait_s=self._loop.wait_s(expected_s))
+                source = TextSource(request.text, more=more)
+                desk.entries[request.id] = Entry(
+                    request, source, now, estimate.audio_s, estimate.cached, estimate.effort
+                )
+            rtf = self._engine.rtf * estimate.effort
+            desk.apply(decision, wait_s=None if estimate.cached else wait_s(rtf, estimate.audio_s))
             if refusal is not None:
                 full = refusal.reason is Reason.QUEUE_FULL
                 raise BadRequestError("queue_full" if full else "bad_request", f"{refusal.reason}: {request.id}")
@@ -191,10 +204,11 @@ class Service:
 
     def append(self, request_id: str, text: str) -> None:
         """Add text to an open request."""
-        expected_s = self._synthesizer.expected_s(text[: self._max_chars])
         with self._desk.changed:
             entry = self._entry(request_id)
-            entry.source.append(text, self._max_chars)
+            entry.source.append(text, self._checks.max_chars)
+        expected_s = self._checks.estimate_s(entry.request, text)
+        with self._desk.changed:
             entry.expected_s += expected_s
 
     def end(self, request_id: str) -> None:
@@ -237,18 +251,15 @@ class Service:
         return self.say(last.model_copy(update={"id": f"{last.id[:100]}-{monotonic():.6f}"}))
 
     def set(self, change: SettingsChange) -> None:
-        """Change volume, mute or voice."""
+        """Change volume, mute, voice or speed."""
         if change.voice is not None:
             self._engine.voices.get(change.voice)
+        if change.speed is not None:
+            self._synthesizer.check_speed(change.speed)
         desk = self._desk
         with desk.open():
             before = desk.settings
-            volume = before.volume if change.volume is None else change.volume
-            desk.settings = Settings(
-                volume=min(100, max(0, volume + (change.volume_step or 0))),
-                mute=before.mute if change.mute is None else change.mute,
-                voice=change.voice or before.voice,
-            )
+            desk.settings = before.changed(change)
             if desk.settings != before:
                 self._player.set_volume(desk.settings.volume)
                 desk.apply(desk.queue.set_mute(desk.settings.mute, monotonic()))
@@ -267,8 +278,14 @@ class Service:
             "bundle": manifest.name,
             "recipe": manifest.recipe,
             "threads": self._engine.num_threads,
+            "chimes": self._desk.chimes.names,
+            "quiet": self._desk.quiet,
             "metrics": self._metrics.snapshot(),
         }
+
+    def stats(self) -> dict[str, Any]:
+        """The latest figures, all of them numbers, or None where there is none yet (for the topic ``stats``)."""
+        return self._metrics.summary()
 
     def voices(self) -> list[VoiceInfo]:
         """The bundle's voices."""

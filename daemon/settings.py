@@ -1,12 +1,14 @@
-"""What the user set by hand and expects to find again after a restart: volume, mute, voice."""
+"""What the user set by hand and expects to find again after a restart: volume, mute, voice, speed."""
 
 import json
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from daemon.values import SettingsChange, Speed
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,19 @@ class Settings(BaseModel):
     mute: bool = False
     voice: str | None = None
     """None: the bundle's default."""
+    speed: Speed = 1.0
+
+    def changed(self, change: SettingsChange) -> Self:
+        """These settings with a change."""
+        volume = self.volume if change.volume is None else change.volume
+        return self.model_copy(
+            update={
+                "volume": min(100, max(0, volume + (change.volume_step or 0))),
+                "mute": self.mute if change.mute is None else change.mute,
+                "voice": change.voice or self.voice,
+                "speed": change.speed or self.speed,
+            }
+        )
 
 
 def load_settings(path: Path, *, volume: int) -> Settings:

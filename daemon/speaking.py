@@ -4,22 +4,43 @@ import logging
 import threading
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
-from daemon.audio.playback import PlayOutcome
 from daemon.audio.ring import PcmRing
-from daemon.desk import EVENT_REASONS, Desk, Job
+from daemon.audio.utterance import PlayOutcome
+from daemon.desk import Desk, Job
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, EngineError, SpeechError
 from daemon.metrics import Metrics
-from daemon.synthesizer import Spoken, Synthesizer, TextSource
-from daemon.values import SAMPLE_RATE, EventType, Reason, SpeakRequest
+from daemon.output import Ring, Writer
+from daemon.prebuffer import prebuffer_samples, wait_s
+from daemon.rendering import Renders
+from daemon.speech import Spoken
+from daemon.text_source import TextSource
+from daemon.values import SAMPLE_RATE, Pcm16, SpeakRequest
 
 logger = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 1.0
-COMFORTABLE_RTF = 0.5
-"""Below this, playback starts with the first frame; above, some audio is kept ahead."""
-CUSHION_S = 0.3
+
+
+class SpeechMaker(Protocol):
+    """Makes the speech of announcements, on the synth thread."""
+
+    def speak(
+        self,
+        request: SpeakRequest,
+        source: TextSource,
+        ring: Ring,
+        cancelled: Callable[[], bool],
+        *,
+        voice: str | None,
+        speed: float,
+        beat: Callable[[], None],
+        on_first_sample: Callable[[float], None],
+    ) -> Spoken:
+        """As ``Synthesizer.speak``."""
+        ...
 
 
 class SpeakingLoop:
@@ -33,8 +54,9 @@ class SpeakingLoop:
         self,
         desk: Desk,
         engine: Engine,
-        synthesizer: Synthesizer,
+        synthesizer: SpeechMaker,
         ring: PcmRing,
+        renders: Renders,
         *,
         metrics: Metrics,
         beat: Callable[[], None],
@@ -43,6 +65,7 @@ class SpeakingLoop:
         self._engine = engine
         self._synthesizer = synthesizer
         self._ring = ring
+        self._renders = renders
         self._metrics = metrics
         self._beat = beat
         self._underruns = (0, 0)
@@ -58,75 +81,108 @@ class SpeakingLoop:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def wait_s(self, expected_s: float) -> float | None:
-        """How long playback is held back because synthesis is slower than real time; None where it is not."""
-        rtf = self._engine.rtf
-        return round(expected_s * (rtf - 1), 1) if rtf > 1 else None
-
     def _run(self) -> None:
         try:
-            while (job := self._next_job()) is not None:
-                self._speak(job)
+            while self._turn():
+                pass
         except Exception:
             logger.exception("bug in the synth thread")
             self._give_up(EngineError("the synth thread died of a bug; see the log"))
+        finally:
+            self._renders.close(self.fatal or BadRequestError("queue_full", "the daemon is shutting down"))
+
+    def _turn(self) -> bool:
+        """Do what there is to be done, or wait for it; False when all is over."""
+        desk = self._desk
+        seen = desk.version
+        self._beat()
+        self._settle()
+        with desk.open():
+            if desk.failed or (desk.stopping and desk.job is None):
+                return False
+            desk.look_at_clock()
+            job = self._take()
+        if job is not None:
+            self._speak(job)
+        elif desk.stopping or not self._render():
+            with desk.changed:
+                if desk.version == seen:
+                    desk.changed.wait(IDLE_WAIT_S)
+        return True
+
+    def _settle(self) -> None:
+        """See to what has been played to its end."""
+        job = self._desk.job
+        if job is not None and job.done.is_set():
+            self._conclude(job)
+
+    def _take(self) -> Job | None:
+        """Begin the next request with the player; the caller holds the lock."""
+        desk = self._desk
+        request, events = desk.queue.take(monotonic())
+        desk.publish(events)
+        if request is None:
+            return None
+        desk.job = self._begin(request)
+        return desk.job
+
+    def _render(self) -> bool:
+        """Make a sentence for a door, if one waits."""
+        try:
+            return self._renders.step(self._interrupted)
+        except EngineError:
+            self._recover()
+            return True
+
+    def _interrupted(self) -> bool:
+        """Once a frame of a render: whether the voice is wanted for an announcement, or for nothing any more."""
+        desk = self._desk
+        self._beat()
+        self._settle()
+        with desk.open():
+            desk.look_at_clock()
+            desk.publish(desk.queue.hush(monotonic()))
+            return desk.stopping or desk.queue.ready
 
     def _give_up(self, err: SpeechError) -> None:
         self.fatal = err
         with self._desk.open():
             self._desk.failed = True
 
-    def _next_job(self) -> Job | None:
-        """Wait for the next request and begin it with the player; None when stopping."""
-        desk = self._desk
-        while True:
-            self._beat()
-            with desk.open():
-                if desk.stopping or desk.failed:
-                    return None
-                request, events = desk.queue.take(monotonic())
-                desk.publish(events)
-                if request is not None:
-                    desk.job = self._begin(request)
-                    return desk.job
-                seen = desk.version
-            with desk.changed:
-                if desk.version == seen:
-                    desk.changed.wait(IDLE_WAIT_S)
-
     def _begin(self, request: SpeakRequest) -> Job:
-        entry = self._desk.entries[request.id]
+        desk = self._desk
+        entry = desk.entries[request.id]
+        rtf = self._engine.rtf * entry.effort
         entry.attempts += 1
         if entry.attempts > 1:
             entry.source = TextSource(entry.source.text, more=entry.source.open)
-        job = Job(request, entry.source, f"{request.id}#{entry.attempts}", entry.accepted_at)
-        job.wait_s = self.wait_s(entry.expected_s)
+        chime = desk.chimes.before(request)
+        job = Job(request, entry.source, f"{request.id}#{entry.attempts}", entry.accepted_at, chime)
+        job.wait_s = None if entry.cached else wait_s(rtf, entry.expected_s)
         logger.debug("speak request_id=%s attempt=%d text=%r", request.id, entry.attempts, entry.source.text)
         self._ring.clear()
-        self._desk.player.resume()
-        self._desk.player.begin(
-            job.utterance, volume=request.volume, prebuffer_samples=self._prebuffer(entry.expected_s)
+        desk.player.resume()
+        desk.player.begin(
+            job.utterance,
+            volume=request.volume,
+            max_volume=desk.max_volume(request),
+            prebuffer_samples=prebuffer_samples(rtf, entry.expected_s),  # it also starts when the ring is full
+            chime_samples=len(chime),
+            chime_waits=rtf > 1 and len(chime) <= self._ring.capacity // 2,
         )
         return job
 
-    def _prebuffer(self, expected_s: float) -> int:
-        """Samples to have before playback starts, so that it does not starve."""
-        rtf = self._engine.rtf
-        if rtf <= COMFORTABLE_RTF:
-            return 0
-        behind_s = expected_s * (1 - 1 / rtf) if rtf > 1 else 0.0
-        return min(int((behind_s + CUSHION_S) * SAMPLE_RATE), self._ring.capacity)
-
     def _speak(self, job: Job) -> None:
-        spoken, failure = self._synthesize(job)
-        if failure is not None or job.cancelled.is_set():
+        """Synthesise it all; what is still to be heard then plays by itself."""
+        job.spoken, job.failure = self._synthesize(job)
+        if job.failure is not None or job.cancelled.is_set():
             self._desk.player.cut(job.utterance)
         else:
             self._desk.player.finish(job.utterance)
-        while not job.done.wait(IDLE_WAIT_S):
-            self._beat()
-        self._conclude(job, spoken, failure)
-        if isinstance(failure, EngineError):
+        if isinstance(job.failure, EngineError):
+            while not job.done.wait(IDLE_WAIT_S):
+                self._beat()
+            self._settle()
             self._recover()
 
     def _synthesize(self, job: Job) -> tuple[Spoken, SpeechError | None]:
@@ -134,15 +190,19 @@ class SpeakingLoop:
             job.ttfa_ms = round((time_s - job.accepted_at) * 1000, 1)
 
         try:
+            self._play(job.chime, job)
             spoken = self._synthesizer.speak(
                 job.request,
                 job.source,
                 self._ring,
                 job.cancelled.is_set,
                 voice=job.request.voice or self._engine.voices.known(self._desk.settings.voice),
+                speed=job.request.speed or self._desk.settings.speed,
                 beat=self._beat,
                 on_first_sample=on_first_sample,
             )
+            if spoken.samples:
+                self._play(self._desk.chimes.after(job.request), job)
         except SpeechError as err:
             logger.error("synthesis failed request_id=%s: %s", job.request.id, err)  # noqa: TRY400 (one line says it)
             return Spoken(), err
@@ -151,8 +211,13 @@ class SpeakingLoop:
             return Spoken(), EngineError(f"bug: {err}")
         return spoken, None
 
-    def _conclude(self, job: Job, spoken: Spoken, failure: SpeechError | None) -> None:
-        kind, reason = _final(job, failure)
+    def _play(self, sound: Pcm16, job: Job) -> None:
+        """Put a chime into the ring, unless the job is cancelled."""
+        Writer(self._ring, job.cancelled.is_set, self._beat).write(sound)
+
+    def _conclude(self, job: Job) -> None:
+        spoken = job.spoken
+        kind, reason = job.final
         audio_s = round(job.played_samples / SAMPLE_RATE, 3)
         desk = self._desk
         with desk.open():
@@ -222,21 +287,9 @@ class SpeakingLoop:
             if outcome is PlayOutcome.FAILED:
                 job.cancelled.set()
             job.done.set()
+            self._desk.wake()
 
     def on_audio_ok(self, ok: bool) -> None:  # noqa: FBT001 (the protocol's one value)
         """The device was lost, or is back."""
         with self._desk.open():
             self._desk.audio_ok = ok
-
-
-def _final(job: Job, failure: SpeechError | None) -> tuple[EventType, Reason | None]:
-    """The final event of a job; the queue leaves it out where one has been given already."""
-    if isinstance(failure, BadRequestError):
-        return EventType.FAILED, EVENT_REASONS.get(failure.code, Reason.ENGINE)
-    if failure is not None:
-        return EventType.FAILED, Reason.ENGINE
-    if job.outcome is PlayOutcome.FAILED:
-        return EventType.FAILED, Reason.AUDIO
-    if job.outcome is PlayOutcome.CUT:
-        return EventType.CANCELLED, Reason.STOPPED
-    return EventType.FINISHED, None

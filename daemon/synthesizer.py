@@ -1,102 +1,40 @@
-"""Text to PCM in the ring: normalise, segment, run the session, and keep back-pressure and cancellation honest."""
+"""Text to PCM in the ring: read, run the session or find the phrase, and keep back-pressure and cancellation honest."""
 
 import json
 import logging
-import queue
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from time import monotonic, perf_counter
-from typing import Protocol
 
+from daemon.audio import tempo
+from daemon.config_sections import TextConfig
 from daemon.engine.engine import Engine
-from daemon.engine.session import TtsSession
+from daemon.engine.session import TtsSession, default_seed
 from daemon.errors import BadRequestError
-from daemon.text.normalize import normalize
-from daemon.text.segment import TextSegmenter
-from daemon.values import SAMPLE_RATE, Pcm16, SpeakRequest, Turn
+from daemon.metrics import Metrics
+from daemon.output import Output, Ring, Writer, pace
+from daemon.phrases import Phrase, PhraseCache, phrase_key
+from daemon.reading import Reader, ReadSegments
+from daemon.speech import Speech, Spoken
+from daemon.text_source import TextSource
+from daemon.values import SAMPLE_RATE, Segment, Segmenter, SpeakRequest, Turn
 
 logger = logging.getLogger(__name__)
 
-WAIT_S = 0.25
-"""Longest wait for room in the ring or for more text before looking around."""
-OPEN_TEXT_TIMEOUT_S = 30.0
-"""A request whose text is left open this long is taken to have ended."""
-MAX_RETRIES = 2
+PIECE_SAMPLES = SAMPLE_RATE // 10
+"""A phrase is written in pieces of this length, so that a cancel is seen."""
+NO_SONIC = "speed needs libsonic0: apt-get install libsonic0"
 
 
-class Ring(Protocol):
-    """Where the samples go."""
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What is known of an utterance before it is spoken."""
 
-    def write(self, pcm: Pcm16, timeout_s: float) -> int:
-        """Copy in what fits, waiting for room; return how many samples."""
-        ...
-
-    def unwrite(self, count: int) -> bool:
-        """Take back the last samples if none of them has been read."""
-        ...
-
-
-class TextSource:
-    """The text of one request, which may still be growing. One reader; any thread may add."""
-
-    def __init__(self, text: str, *, more: bool) -> None:
-        self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self.text = text
-        self.open = more
-        self._pieces.put(text)
-        if not more:
-            self._pieces.put(None)
-
-    def append(self, text: str, max_chars: int) -> None:
-        """Add text.
-
-        Raises:
-            BadRequestError: it has ended, or would become too long.
-        """
-        with self._lock:
-            if not self.open:
-                raise BadRequestError("bad_request", "the text of this request has ended")
-            if len(self.text) + len(text) > max_chars:
-                raise BadRequestError("too_long", f"more than {max_chars} characters")
-            self.text += text
-            self._pieces.put(text)
-
-    def end(self) -> None:
-        """Nothing more comes; may be called again."""
-        with self._lock:
-            if self.open:
-                self.open = False
-                self._pieces.put(None)
-
-    def take(self, timeout_s: float) -> str | None:
-        """The next piece, None when the text has ended.
-
-        Raises:
-            queue.Empty: nothing came in time.
-        """
-        return self._pieces.get(timeout=timeout_s) if timeout_s else self._pieces.get_nowait()
-
-
-@dataclass(slots=True)
-class Spoken:
-    """What became of one synthesis."""
-
-    samples: int = 0
-    truncated: bool = False
-    synthesis_s: float = 0.0
-    """Without waiting for room in the ring or for text."""
-
-    @property
-    def audio_s(self) -> float:
-        """Length of the speech."""
-        return self.samples / SAMPLE_RATE
-
-    @property
-    def rtf(self) -> float | None:
-        """Synthesis time over audio time."""
-        return self.synthesis_s / self.audio_s if self.samples else None
+    audio_s: float
+    """How long it is expected to last; 0 if there is nothing to say."""
+    cached: bool = False
+    """All of it plays from the phrase cache, at once."""
+    effort: float = 1.0
+    """Seconds of speech to be made for each that is heard: 2 at twice the speed, less where there are pauses."""
 
 
 class Synthesizer:
@@ -104,33 +42,120 @@ class Synthesizer:
 
     Args:
         engine: the loaded bundle.
+        text: how text is read.
+        phrases: where speech is kept; None: nowhere.
+        metrics: counts what ``phrases`` had.
         profile: log a JSON line with the milliseconds of every stage after each utterance.
+
+    Raises:
+        ConfigError: the lexicon is bad.
     """
 
-    def __init__(self, engine: Engine, *, profile: bool) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        text: TextConfig | None = None,
+        phrases: PhraseCache | None = None,
+        metrics: Metrics | None = None,
+        profile: bool = False,
+    ) -> None:
         self._engine = engine
+        self._phrases = phrases
+        self._metrics = metrics or Metrics()
         self._profile = profile
-        self._alphabet = engine.bundle.manifest.text.alphabet
-        self._max_tokens = engine.bundle.manifest.limits.max_text_tokens
+        self._frame_rate = engine.bundle.manifest.audio.frame_rate
+        self._reader = self._make_reader(text or TextConfig())
+        if phrases is not None:
+            self._metrics.set_phrase_bytes(phrases.num_bytes)
 
-    def expected_s(self, text: str) -> float:
-        """How long a text is expected to last when spoken; 0 if nothing of it can be."""
-        normalized = self._normalize(text)
-        return self._engine.expected_s(self._engine.count_tokens(normalized)) if normalized else 0.0
+    def set_text(self, text: TextConfig) -> None:
+        """Read text in another way from now on. Callable from any thread.
 
-    def segmenter(self) -> TextSegmenter:
-        """A fresh segmenter for this bundle's alphabet and limits."""
-        return TextSegmenter(self._normalize, self._engine.count_tokens, self._max_tokens)
+        Raises:
+            ConfigError: the lexicon is bad; nothing changes.
+        """
+        self._reader = self._make_reader(text)
 
-    def _normalize(self, text: str) -> str:
-        return normalize(text, alphabet=self._alphabet)
+    def _make_reader(self, text: TextConfig) -> Reader:
+        manifest = self._engine.bundle.manifest
+        return Reader(
+            text,
+            alphabet=manifest.text.alphabet,
+            count_tokens=self._engine.count_tokens,
+            max_tokens=manifest.limits.max_text_tokens,
+        )
 
-    def _context(self, entries: Sequence[str | Turn]) -> list[str | Turn]:
+    def segmenter(self, voice: str | None = None) -> Segmenter:
+        """A fresh segmenter for a voice's language and this bundle's alphabet and limits."""
+        return self._reader.segmenter(self._engine.voices.get(voice).language)
+
+    def check_speed(self, speed: float) -> None:
+        """Whether a speed can be had. Callable from any thread.
+
+        Raises:
+            BadRequestError: libsonic is missing.
+        """
+        if speed != 1.0 and not tempo.available():
+            raise BadRequestError("bad_request", NO_SONIC)
+
+    def estimate(self, request: SpeakRequest, *, voice: str | None, speed: float, more: bool = False) -> Estimate:
+        """How long a request is expected to last, and whether it was said before. Callable from any thread.
+
+        Args:
+            request: its text is all there is so far.
+            voice: the voice that it will be spoken with.
+            speed: likewise.
+            more: its text is still open, so that SSML without an end is no error.
+
+        Raises:
+            BadRequestError: bad SSML, or a speed that cannot be had.
+        """
+        self._check_wish(request)
+        try:
+            segments = self._reader.segments(request.text, self._engine.voices.get(voice).language)
+        except BadRequestError:
+            if not more:
+                raise
+            segments = ()
+        if not any(segment.text for segment in segments):
+            return Estimate(0.0)
+        key = None if more else self._key(request, segments, voice, speed)
+        cached = key is not None and self._phrases is not None and self._phrases.has(key)
+        made_s = [self._engine.expected_s(self._engine.count_tokens(s.text)) if s.text else 0.0 for s in segments]
+        audio_s = sum(
+            made / pace(segment, speed) if segment.text else segment.pause_s
+            for segment, made in zip(segments, made_s, strict=True)
+        )
+        return Estimate(audio_s, cached, sum(made_s) / audio_s)
+
+    def _check_wish(self, request: SpeakRequest) -> None:
+        """A speed that was set once and cannot be had any more is no reason to fall silent; one that is asked for is.
+
+        Raises:
+            BadRequestError: libsonic is missing.
+        """
+        if request.speed is not None:
+            self.check_speed(request.speed)
+
+    def _key(
+        self, request: SpeakRequest, segments: Sequence[Segment], voice_name: str | None, speed: float
+    ) -> bytes | None:
+        """The phrase that a request is, whatever it was written like; None for one that is not kept."""
+        first = next((segment.text for segment in segments if segment.text), None)
+        if self._phrases is None or request.context or first is None:
+            return None
+        voice = self._engine.voices.get(voice_name)
+        seed = default_seed(first, voice.name) if request.seed is None else request.seed
+        spoken = [(s.text, s.pause_s, pace(s, speed), s.volume) for s in segments]
+        sonic = tempo.version() if any(paced != 1.0 for _, _, paced, _ in spoken) else ""
+        return phrase_key(self._engine.identity, voice.digest(), seed, sonic, spoken)
+
+    def _context(self, entries: Sequence[str | Turn], language: str) -> list[str | Turn]:
         """The entries with their texts as the model reads them; what has nothing to say is left out."""
+        normalize = self._reader.normalizer(language)
         spoken = [
-            entry
-            if isinstance(entry, str)
-            else Turn.model_construct(text=self._normalize(entry.text), speaker=entry.speaker)
+            entry if isinstance(entry, str) else Turn.model_construct(text=normalize(entry.text), speaker=entry.speaker)
             for entry in entries
         ]
         return [entry for entry in spoken if isinstance(entry, str) or entry.text]
@@ -143,10 +168,11 @@ class Synthesizer:
         cancelled: Callable[[], bool],
         *,
         voice: str | None,
+        speed: float,
         beat: Callable[[], None],
         on_first_sample: Callable[[float], None],
     ) -> Spoken:
-        """Synthesise a request into the ring until it is said or cancelled.
+        """Speak a request into the ring until it is said or cancelled.
 
         Args:
             request: gives the seed.
@@ -154,125 +180,86 @@ class Synthesizer:
             ring: takes the samples; while it is full this waits.
             cancelled: asked once a frame and while waiting.
             voice: the voice to speak with.
+            speed: the request's, or the one that is set.
             beat: the synth thread's heartbeat.
             on_first_sample: called with the time when the first sample is in the ring.
 
         Raises:
             EngineError: a native library failed.
-            BadRequestError: the model cannot take the text.
+            BadRequestError: bad SSML, a speed that cannot be had, or a text that the model cannot take.
         """
+        self._check_wish(request)
+        language = self._engine.voices.get(voice).language
+        writer = Writer(ring, cancelled, beat, on_first_sample)
+        if source.open:
+            return self._synthesize(request, source, writer, self.segmenter(voice), voice=voice, speed=speed)
+        segments = self._reader.segments(source.text, language)
+        key = self._key(request, segments, voice, speed)
+        phrase = self._find(key)
+        if phrase is not None:
+            return self._play(request, phrase, segments, writer, voice=voice)
+        return self._synthesize(request, source, writer, ReadSegments(segments), voice=voice, speed=speed, key=key)
 
-        def stop() -> bool:
-            beat()
-            return cancelled()
+    def _find(self, key: bytes | None) -> Phrase | None:
+        if key is None or self._phrases is None:
+            return None
+        phrase = self._phrases.get(key)
+        self._metrics.count_phrase(hit=phrase is not None)
+        return phrase
 
+    def _play(
+        self, request: SpeakRequest, phrase: Phrase, segments: Sequence[Segment], writer: Writer, *, voice: str | None
+    ) -> Spoken:
+        """Say what was said before; it counts as said, also for requests that go on from it."""
+        for start in range(0, len(phrase.pcm), PIECE_SAMPLES):
+            if not writer.write(phrase.pcm[start : start + PIECE_SAMPLES]):
+                break
+        texts = [segment.text for segment in segments if segment.text]
+        self._engine.remember(request.id, voice, texts, phrase.codes)
+        return Spoken(samples=writer.samples, cached=True)
+
+    def _synthesize(
+        self,
+        request: SpeakRequest,
+        source: TextSource,
+        writer: Writer,
+        segmenter: Segmenter,
+        *,
+        voice: str | None,
+        speed: float,
+        key: bytes | None = None,
+    ) -> Spoken:
+        language = self._engine.voices.get(voice).language
         session = self._engine.session(
-            self.segmenter(), voice=voice, seed=request.seed, context=self._context(request.context), stop=stop
+            segmenter,
+            voice=voice,
+            seed=request.seed,
+            context=self._context(request.context, language),
+            stop=writer.stopped,
         )
         times = self._engine.reset_times()
-        speech = _Speech(session, source, ring, cancelled, beat, keep_times=self._profile)
-        spoken = speech.run(on_first_sample)
+        keep_bytes = self._phrases.max_bytes if self._phrases is not None and key is not None else 0
+        with Output(session, writer, speed=speed, keep_bytes=keep_bytes) as output:
+            speech = Speech(session, source, output, writer, keep_times=self._profile)
+            spoken = speech.run()
         if spoken.truncated:
             logger.warning("runaway request_id=%s: cut", request.id)
         self._engine.history.add(request.id, session.conversation())
-        if not cancelled():
+        if not writer.stopped():
             # A recording or context that had to be read first says nothing of how fast speech comes.
-            self._engine.note_rtf(spoken.synthesis_s - times.prefill, spoken.audio_s)
+            self._engine.note_rtf(spoken.synthesis_s - times.prefill, times.frames / self._frame_rate)
+            self._keep(key, output, session, spoken)
         if self._profile:
             stages = {name: round(value * 1000, 3) for name, value in asdict(times).items() if name != "frames"}
             logger.info("profile %s", json.dumps({"id": request.id, **stages, "frames_ms": speech.frames_ms}))
         return spoken
 
-
-class _Speech:
-    """One request on its way from text to ring."""
-
-    def __init__(
-        self,
-        session: TtsSession,
-        source: TextSource,
-        ring: Ring,
-        cancelled: Callable[[], bool],
-        beat: Callable[[], None],
-        *,
-        keep_times: bool,
-    ) -> None:
-        self._session = session
-        self._source = source
-        self._ring = ring
-        self._cancelled = cancelled
-        self._beat = beat
-        self._keep_times = keep_times
-        self._spoken = Spoken()
-        self.frames_ms: list[float] = []
-
-    def run(self, on_first_sample: Callable[[float], None]) -> Spoken:
-        """Speak until all is said or it is cancelled."""
-        session, spoken, silent = self._session, self._spoken, True
-        while not self._cancelled() and self._feed():
-            self._beat()
-            chunk = self._next_chunk()
-            if chunk is None:
-                continue
-            if not self._write(chunk):
-                break
-            if silent:
-                silent = False
-                on_first_sample(monotonic())
-            if session.chunk.truncated:
-                self._after_runaway()
-        spoken.samples = session.num_samples
-        return spoken
-
-    def _next_chunk(self) -> Pcm16 | None:
-        began = perf_counter()
-        chunk = self._session.next_audio_chunk()
-        took = perf_counter() - began
-        self._spoken.synthesis_s += took
-        if self._keep_times:
-            self.frames_ms.append(round(took * 1000, 3))
-        return chunk
-
-    def _feed(self) -> bool:
-        """Move waiting text into the session; wait for more only when there is nothing to say. False: all said."""
-        session, source = self._session, self._source
-        waited_s = 0.0
-        while not session.finished:
-            timeout_s = 0.0 if session.has_work or not source.open else WAIT_S
-            try:
-                piece = source.take(timeout_s)
-            except queue.Empty:
-                if session.has_work:
-                    return True
-                waited_s += timeout_s
-                self._beat()
-                if waited_s >= OPEN_TEXT_TIMEOUT_S:
-                    logger.warning("text left open for %.0f s; taken as ended", waited_s)
-                    source.end()
-                if self._cancelled():
-                    return False
-                continue
-            if piece is None:
-                session.flush()
-            else:
-                session.push_text(piece)
-                waited_s = 0.0
-        return False
-
-    def _write(self, chunk: Pcm16) -> bool:
-        """Put a chunk into the ring, waiting while it is full; False if cancelled meanwhile."""
-        done = 0
-        while done < len(chunk):
-            if self._cancelled():
-                return False
-            done += self._ring.write(chunk[done:], WAIT_S)
-            self._beat()
-        return True
-
-    def _after_runaway(self) -> None:
-        """Say a segment again with another seed if that can help and nobody has heard it; else keep the cut."""
-        session = self._session
-        if session.greedy or session.attempt >= MAX_RETRIES or not self._ring.unwrite(session.segment_samples):
-            self._spoken.truncated = True
-        else:
-            session.retry_segment()
+    def _keep(self, key: bytes | None, output: Output, session: TtsSession, spoken: Spoken) -> None:
+        """Put an utterance that is whole into the cache."""
+        if key is None or self._phrases is None or output.kept is None or spoken.truncated or not session.finished:
+            return
+        codes = [segment.codes for segment in session.conversation() if segment.codes is not None]
+        if self._engine.takes_context and len(codes) != session.chunk.segment + 1:
+            return  # a part of it was of no use as context
+        self._phrases.put(key, output.kept, codes)
+        self._metrics.set_phrase_bytes(self._phrases.num_bytes)

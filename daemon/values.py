@@ -150,7 +150,7 @@ class Event(_Value):
     id: str
     reason: Reason | None = None
     audio_s: float | None = None
-    """Seconds of speech that were heard."""
+    """Seconds that were heard: speech, and the chimes around it."""
     ttfa_ms: float | None = None
     """Request accepted to its first speech sample in the ring."""
     wait_s: float | None = None

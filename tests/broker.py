@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -57,15 +57,27 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def start_broker(folder: Path, *, users: dict[str, str] | None = None, tls: bool = False, start: bool = True) -> Broker:
-    """A broker with its files in ``folder``: ``users`` are names and passwords, ``tls`` makes ca.pem there."""
+def start_broker(
+    folder: Path,
+    *,
+    users: dict[str, str] | None = None,
+    tls: bool = False,
+    start: bool = True,
+    extra: Sequence[str] = (),
+) -> Broker:
+    """A broker with its files in ``folder``.
+
+    Args:
+        folder: a new one.
+        users: names and passwords; the broker then wants one of them.
+        tls: serve TLS, with a new ca.pem there (and client.pem with client.key, for whoever needs them).
+        start: else it is there to be started.
+        extra: further lines of its configuration.
+    """
     port = free_port()
-    lines = [f"listener {port} 127.0.0.1", "persistence false", "user root", "log_type all"]
+    lines = [f"listener {port} 127.0.0.1", "persistence false", "user root", "log_type all", *extra]
     if users:
-        for number, (name, password) in enumerate(users.items()):
-            create = ["-c"] if number == 0 else []
-            command = ["mosquitto_passwd", *create, "-b", str(folder / "passwords"), name, password]
-            subprocess.run(command, check=True, capture_output=True)
+        write_passwords(folder / "passwords", users)
         lines += ["allow_anonymous false", f"password_file {folder / 'passwords'}"]
     else:
         lines += ["allow_anonymous true"]
@@ -84,22 +96,33 @@ def start_broker(folder: Path, *, users: dict[str, str] | None = None, tls: bool
     return broker
 
 
+def write_passwords(path: Path, users: dict[str, str]) -> None:
+    """A password file of mosquitto's."""
+    for number, (name, password) in enumerate(users.items()):
+        create = ["-c"] if number == 0 else []
+        subprocess.run(["mosquitto_passwd", *create, "-b", str(path), name, password], check=True, capture_output=True)
+
+
 def make_certificates(folder: Path) -> None:
-    """ca.pem, and server.pem with server.key for localhost signed by it."""
+    """ca.pem, and signed by it: server.pem with server.key for localhost, client.pem with client.key."""
     curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
     extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
     ca = ["-x509", *curve, "-subj", "/CN=Test CA", *extensions, "-keyout", "ca.key", "-out", "ca.pem"]
     subprocess.run(["openssl", "req", *ca], cwd=folder, check=True, capture_output=True)
-    server = ["-x509", *curve, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE"]
-    files = ["-keyout", "server.key", "-out", "server.pem"]
-    subprocess.run(["openssl", "req", *server, *signed, *files], cwd=folder, check=True, capture_output=True)
+    for name, subject, alternatives in [
+        ("server", "/CN=localhost", ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]),
+        ("client", "/CN=kitchen", []),
+    ]:
+        signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "basicConstraints=critical,CA:FALSE", *alternatives]
+        files = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        command = ["openssl", "req", "-x509", *curve, "-subj", subject, *signed, *files]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 class Watcher:
     """An MQTT 5 client that keeps every message, retained ones too."""
 
-    def __init__(self, port: int, topic: str = "#") -> None:
+    def __init__(self, port: int, topic: str = "#", *, user: tuple[str, str] | None = None) -> None:
         self.messages: list[MQTTMessage] = []
         self._changed = threading.Condition()
         self._subscribed = threading.Event()
@@ -109,6 +132,8 @@ class Watcher:
         self._client.on_subscribe = lambda *_: self._subscribed.set()
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
+        if user is not None:
+            self._client.username_pw_set(*user)
         self._client.connect("127.0.0.1", port)
         self._client.loop_start()
         assert self._subscribed.wait(10)
@@ -149,14 +174,23 @@ class Watcher:
         self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties).wait_for_publish(10)
 
 
+def wait_online(broker: Broker, node: str) -> None:
+    """Wait until the speaker has subscribed: what is published before would not be heard."""
+    with Watcher(broker.port, f"crier/{node}/#") as watcher:
+        watcher.wait(f"crier/{node}/availability", lambda payload: payload == b"online")
+        watcher.publish(f"crier/{node}/get", ResponseTopic=f"crier/{node}/test")
+        watcher.wait(f"crier/{node}/test")
+
+
 @contextlib.contextmanager
 def refusing_mqtt5(broker_port: int) -> Iterator[int]:
     """The port of a proxy to a broker that knows MQTT 3.1.1 only."""
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a reset is an end like any other
             while data := source.recv(65_536):
                 sink.sendall(data)
+        with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
     def serve(client: socket.socket) -> None:

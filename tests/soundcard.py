@@ -85,7 +85,7 @@ class Pulse:
         loads = [word for module in modules for word in ("-L", module)]
         options = ["--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--disable-shm=yes", "-n", *loads]
         self._server = subprocess.Popen(
-            ["pulseaudio", *options], env=self._environment(), stdout=self._log, stderr=self._log
+            ["pulseaudio", *options], env=self.environment(), stdout=self._log, stderr=self._log
         )
         wait_until(lambda: self._pactl("info"))
 
@@ -94,7 +94,7 @@ class Pulse:
         with self._raw.open("ab") as out:
             self._recorder = subprocess.Popen(
                 ["parec", "--device=spk.monitor", "--raw", "--latency-msec=20", *_FORMAT],
-                env=self._environment(),
+                env=self.environment(),
                 stdout=out,
                 stderr=self._log,
             )
@@ -120,12 +120,22 @@ class Pulse:
         self._log.close()
         shutil.rmtree(self._dir, ignore_errors=True)
 
+    def load(self, module: str, *arguments: str) -> None:
+        """Load a module into the server."""
+        assert self._pactl("load-module", module, *arguments)
+
+    def sink_inputs(self) -> str:
+        """Who plays what, as ``pactl`` lists it."""
+        command = ["pactl", "list", "sink-inputs"]
+        return subprocess.run(command, env=self.environment(), capture_output=True, check=True, text=True).stdout
+
+    def environment(self) -> dict[str, str]:
+        """All variables of a process that plays to this server."""
+        return {**os.environ, "HOME": str(self._dir), **self.env}
+
     def _pactl(self, *words: str) -> bool:
         command = ["pactl", *words]
-        return subprocess.run(command, env=self._environment(), capture_output=True, check=False).returncode == 0
-
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "HOME": str(self._dir), **self.env}
+        return subprocess.run(command, env=self.environment(), capture_output=True, check=False).returncode == 0
 
 
 @contextlib.contextmanager

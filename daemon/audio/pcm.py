@@ -61,3 +61,8 @@ class Gain:
 
 def _fixed_point(percent: int) -> int:
     return round(_UNITY * (min(max(percent, 0), 100) / 100) ** 3)
+
+
+def scale(block: Pcm16, percent: int) -> None:
+    """Scale ``block`` int16 [S] in place to ``percent`` (0..100) of its amplitude: SSML's volume is linear."""
+    np.multiply(block, percent / 100, out=block, casting="unsafe")

@@ -6,9 +6,6 @@ Positions in the ring tell utterances apart, so that a cut never drops samples o
 
 import time
 from collections import deque
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 
@@ -16,6 +13,7 @@ from daemon.audio.device import Device
 from daemon.audio.pcm import FADE_SAMPLES, Gain, fade_out
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
+from daemon.audio.utterance import PlayerListener, PlayOutcome, Utterance
 from daemon.config_sections import AudioConfig
 from daemon.values import SAMPLE_RATE, Pcm16
 
@@ -24,53 +22,6 @@ _WAKE_SAMPLES = 2 * SAMPLE_RATE
 _CLOSING_TAIL_MS = 100
 _REST_S = 1.0
 """Said when nothing is to be done: the heartbeat sets how long the thread may sleep."""
-
-
-class PlayOutcome(StrEnum):
-    """How the playing of an utterance ended."""
-
-    FINISHED = "finished"
-    CUT = "cut"
-    FAILED = "failed"
-    """The device did not come back in time."""
-
-
-class PlayerListener(Protocol):
-    """Hears what happens, on the audio thread; must not block."""
-
-    def on_started(self, utterance: str, time_s: float) -> None:
-        """The first block with speech was accepted by the device at ``time_s`` (monotonic)."""
-        ...
-
-    def on_done(self, utterance: str, outcome: PlayOutcome, played_samples: int) -> None:
-        """No sample of the utterance will follow; when finished, its last one has been heard."""
-        ...
-
-    def on_audio_ok(self, ok: bool) -> None:  # noqa: FBT001  # the whole message
-        """The device was lost, or is back. It is taken to work until it fails."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Utterance:
-    """What is played as one piece."""
-
-    name: str
-    start: int
-    """Its first sample's position in the ring."""
-    volume: int | None = None
-    """Percent, in place of the player's."""
-    prebuffer_samples: int = 0
-    """Must be in the ring before it starts."""
-    end: int | None = None
-    """Position behind its last sample, once that is known."""
-    cut: bool = False
-    started: bool = False
-    dry: bool = False
-    """The last block lacked samples."""
-    played_samples: int = 0
-    device_missed_s: float | None = None
-    """Since when (monotonic) the device is waited for."""
 
 
 class Playback:
@@ -186,7 +137,7 @@ class Playback:
             self._end(item, PlayOutcome.CUT)
         elif self._all_written(item):
             heard = self._quiet >= self._samples(self.device.latency_s)
-            if heard or not item.started or not self.device.is_open:
+            if heard or not item.sounding or not self.device.is_open:
                 self._end(item, PlayOutcome.FINISHED)
 
     def _end(self, item: Utterance, outcome: PlayOutcome) -> None:
@@ -194,7 +145,7 @@ class Playback:
         self._ring.discard_to(max(end, self._stale_end))
         self._current = None
         self._kept = 0
-        if item.started and self.device.is_open:
+        if item.sounding and self.device.is_open:
             self._quiet_needed = self._samples(self._config.gap_ms / 1000)
         self._listener.on_done(item.name, outcome, item.played_samples)
 
@@ -231,11 +182,9 @@ class Playback:
     def _may_speak(self, item: Utterance) -> bool:
         if self.paused or self._quiet < self._quiet_needed or self._all_written(item):
             return False
-        if item.started or self._kept:
+        if self._kept or item.is_ready(self._ring):
             return True
-        available = self._ring.available
-        enough = available >= item.prebuffer_samples or item.end is not None or self._ring.free == 0
-        return available > 0 and enough
+        return item.chime_left(self._ring) > 0 and self._ring.available > 0 and not item.chime_waits
 
     def _speak(self, item: Utterance) -> None:
         if not self._kept:
@@ -253,16 +202,18 @@ class Playback:
         """Fill the block from the ring; return how many samples of it are speech."""
         block, ring = self._block, self._ring
         limit = len(block) if item.end is None else min(len(block), item.end - ring.total_read)
+        if not item.is_ready(self._ring):
+            limit = min(limit, item.chime_left(self._ring))
         count = ring.read_into(block[:limit])
         block[count:] = 0
-        volume = self.volume if item.volume is None else item.volume
-        if not item.started:
+        volume = min(self.volume if item.volume is None else item.volume, item.max_volume)
+        if not item.sounding:
             self._gain.reset(volume)
         self._gain.apply(block[:count], volume)
-        lacking = count < len(block) and not (item.end is not None and ring.total_read >= item.end)
+        lacking = count < limit
         if lacking:
             self.underrun_count += not item.dry
-            self.underrun_samples += len(block) - count
+            self.underrun_samples += limit - count
         item.dry = lacking
         return count
 
@@ -273,7 +224,8 @@ class Playback:
         self._quiet = len(self._block) - count
         self._quiet_needed = 0
         self._tail = self._tail_samples() - self._quiet
-        if not item.started:
+        item.sounding = True
+        if not item.started and item.played_samples > item.chime_samples:
             item.started = True
             self._listener.on_started(item.name, time.monotonic())
 

@@ -5,9 +5,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from daemon.audio.playback import Playback, PlayerListener, Utterance
+from daemon.audio.playback import Playback
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
+from daemon.audio.utterance import PlayerListener, Utterance
 from daemon.config_sections import AudioConfig
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,16 @@ class Player:
         """Speech is being made: open the device now and send the silence that goes ahead of it."""
         self._post(self._playback.wake)
 
-    def begin(self, utterance: str, *, volume: int | None = None, prebuffer_samples: int = 0) -> None:
+    def begin(
+        self,
+        utterance: str,
+        *,
+        volume: int | None = None,
+        max_volume: int = 100,
+        prebuffer_samples: int = 0,
+        chime_samples: int = 0,
+        chime_waits: bool = False,
+    ) -> None:
         """What is written to the ring from now on belongs to ``utterance``, which is played when the last one is done.
 
         Call it when nothing more of an earlier utterance will be written, that is after its ``finish`` or ``cut``.
@@ -64,9 +74,20 @@ class Player:
         Args:
             utterance: the name that comes back in the callbacks.
             volume: percent, in place of the player's volume.
-            prebuffer_samples: playing waits for so many in the ring, for ``finish``, or for the ring to be full.
+            max_volume: percent that neither exceeds.
+            prebuffer_samples: speech waits for so many in the ring, for ``finish``, or for the ring to be full.
+            chime_samples: so many come before the speech, and are played at once.
+            chime_waits: they are held back with the speech, so that they are heard right before it.
         """
-        item = Utterance(utterance, self._ring.total_written, volume, prebuffer_samples)
+        item = Utterance(
+            utterance,
+            self._ring.total_written,
+            volume=volume,
+            max_volume=max_volume,
+            prebuffer_samples=prebuffer_samples,
+            chime_samples=chime_samples,
+            chime_waits=chime_waits,
+        )
         self._post(lambda: self._playback.begin(item))
 
     def finish(self, utterance: str) -> None:

@@ -5,7 +5,6 @@ ahead of the clock. So a pause, a stop and an underrun mean the same in all of t
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -26,6 +25,8 @@ _PIPE_LATENCY_S = 0.08
 """How much is kept in a pipe, so that its reader may be late and a stop is heard soon."""
 _READER_WAIT_S = 1.0
 """How long a pipe may have no reader, or a reader that does not read."""
+_LOOK_S = 0.02
+"""Between two looks for a reader."""
 _MAX_WAV_BYTES = 0xFFFFFFFF - 36
 
 
@@ -214,18 +215,18 @@ class FifoSink:
 
     def open(self) -> None:
         """Open the FIFO, waiting a second at most for a reader."""
-        deadline_s = time.monotonic() + _READER_WAIT_S
         try:
             if not self._path.exists():
                 os.mkfifo(self._path, 0o660)
             if not stat.S_ISFIFO(self._path.stat().st_mode):
                 raise AudioError(f"{self._path} is there but is no FIFO")
-            while self._fd < 0:
-                self._fd = self._try_open(deadline_s)
+            self._fd = _open_writer(self._path)
             _shorten_pipe(self._fd)
         except OSError as err:
-            reason = "nobody reads it" if err.errno == errno.ENXIO else err.strerror
-            raise AudioError(f"cannot write to FIFO {self._path}: {reason}") from err
+            raise AudioError(f"cannot write to FIFO {self._path}: {err.strerror}") from err
+        if not _is_read(self._fd, _READER_WAIT_S):
+            self.close()
+            raise AudioError(f"cannot write to FIFO {self._path}: nobody reads it")
 
     def write(self, block: Pcm16) -> None:
         """Write all of the block."""
@@ -238,14 +239,30 @@ class FifoSink:
             os.close(self._fd)
             self._fd = -1
 
-    def _try_open(self, deadline_s: float) -> int:
-        try:
-            return os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as err:
-            if err.errno != errno.ENXIO or time.monotonic() > deadline_s:
-                raise
-        time.sleep(0.02)
-        return -1
+
+def _open_writer(path: Path) -> int:
+    """The writing end of a FIFO, whether anyone has it open to read or not.
+
+    A reader that finds no writer may leave at once and look again later, as snapserver does every 100 ms: it stays only
+    where a writer was there first.
+    """
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(reader)
+
+
+def _is_read(fd: int, timeout_s: float) -> bool:
+    """Whether a FIFO has a reader, or gets one in time."""
+    deadline_s = time.monotonic() + timeout_s
+    broken = select.poll()
+    broken.register(fd, 0)  # reports an error while there is no reader
+    while broken.poll(0):
+        if time.monotonic() > deadline_s:
+            return False
+        time.sleep(_LOOK_S)
+    return True
 
 
 def _shorten_pipe(fd: int) -> None:

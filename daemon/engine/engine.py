@@ -1,5 +1,6 @@
 """A loaded bundle, ready to speak: the composition of the engine's parts."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -14,13 +15,15 @@ from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, 
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel, StageTimes
 from daemon.engine.history import History
+from daemon.engine.llama import runtime
+from daemon.engine.onnx import runtime as onnx_runtime
 from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampling
 from daemon.engine.session import TtsSession
 from daemon.engine.voice_store import VoiceStore
 from daemon.engine.voices import Voices
 from daemon.errors import BadRequestError, EngineError, ModelError
-from daemon.values import SAMPLE_RATE, Segment, Segmenter, Turn
+from daemon.values import I32, SAMPLE_RATE, Segment, Segmenter, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +56,7 @@ class Engine:
         voices: its voices.
         rtf: seconds of synthesis per second of audio, as measured last; above 1 it cannot keep up.
         history: what was said lately, by request.
+        identity: what decides the bits of speech beside text, voice and seed.
 
     Raises:
         ModelError: the bundle is missing, damaged or not consistent.
@@ -74,6 +78,9 @@ class Engine:
             Sampling(manifest.sampling.temperature, manifest.sampling.top_k),
             Sampling(manifest.sampling.depth_temperature, manifest.sampling.depth_top_k),
         )
+        sampling = " ".join(map(repr, self._defaults))
+        content = f"{manifest.model_dump_json()} {sampling} {runtime()} {onnx_runtime()}"
+        self.identity = hashlib.sha256(content.encode()).hexdigest()
         self._open()
 
     def _open(self) -> None:
@@ -152,6 +159,18 @@ class Engine:
             conversation=[segment for entry in context for segment in self._segments(entry)],
             stop=stop,
         )
+
+    def remember(self, request_id: str, voice: str | None, texts: Sequence[str], codes: Sequence[I32]) -> None:
+        """Keep what was said for a request without a session: its segments' texts and the codes of each.
+
+        Raises:
+            BadRequestError: unknown_voice.
+        """
+        speaker = self.voices.get(voice).speaker
+        segments = [
+            PromptSegment(self._model.encode(text, speaker), each) for text, each in zip(texts, codes, strict=False)
+        ]
+        self.history.add(request_id, segments)
 
     @property
     def takes_context(self) -> bool:

@@ -201,7 +201,7 @@ class LlamaModel:
             raise EngineError(f"{self._path.name}: the KV cache cannot be read: {_last_error}")
         return bytes(data)
 
-    def restore(self, state: bytes, position: int) -> None:
+    def restore(self, state: bytes | memoryview, position: int) -> None:
         """Put back a KV cache of ``position`` positions that ``state`` gave; llama.cpp does not survive any other.
 
         Raises:

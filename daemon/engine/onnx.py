@@ -21,6 +21,11 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
+def runtime() -> str:
+    """What else than the model decides the bits of a result: onnxruntime's version."""
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
 class OnnxModel:
     """An ONNX file ready to run on the CPU without spinning threads.
 

@@ -2,25 +2,18 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import soundfile
 import soxr
 
 from daemon.errors import BadRequestError
+from daemon.sound_file import read_sound
 from daemon.values import F32, SAMPLE_RATE, Array
 
 MIN_S = 0.5
 """Less holds no syllable to take a voice from."""
 MAX_S = 30.0
 """Of the whole file: more fills the context of the model with the prompt."""
-MAX_BYTES = 100 * 2**20
-"""30 s of 192 kHz stereo in 64 bits are 92 MB; some formats are scanned whole before their length is known."""
-MIN_RATE, MAX_RATE = 4_000, 192_000
-"""Hz: telephones have 8000, and no consonant is left below 4000; no recorder has more than 192000."""
-MAX_CHANNELS = 2
-"""The mean of more is no voice: their channels hold rooms, not the speaker."""
 FRAME_S = 0.02
 """Speech is steady over 20 ms, so that is what is called active or not."""
 ACTIVE_DB = -30.0
@@ -46,8 +39,6 @@ PEAK = 0.95
 
 _TINY = 1e-10
 """Keeps the logarithm of silence finite."""
-_UNKNOWN_LENGTH = 2**62
-"""libsndfile gives about twice as many frames where a stream's header does not tell."""
 
 
 def load_recording(path: Path) -> F32:
@@ -60,7 +51,7 @@ def load_recording(path: Path) -> F32:
         BadRequestError: it is no recording of a voice; the message says why, with the figures.
     """
     try:
-        samples, rate = _read(path)
+        samples, rate = read_sound(path, MAX_S)
         return prepare(samples, rate)
     except BadRequestError as err:
         raise BadRequestError(err.code, f"{path}: {err}") from err
@@ -153,36 +144,6 @@ def normalise(pcm: F32) -> F32:
     gain = 10 ** ((LEVEL_DB - active_level(pcm)) / 20)
     peak = float(np.abs(pcm).max())
     return np.ascontiguousarray(pcm * np.float32(min(gain, PEAK / peak)))
-
-
-def _read(path: Path) -> tuple[F32, int]:
-    """Samples float32 [S, channels] and Hz; never more than MAX_S of them, whatever the file's header says."""
-    try:
-        if not path.is_file():
-            raise _refused("not a file" if path.exists() else "no such file")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise _refused(f"{size / 1e6:.0f} MB; no recording of {MAX_S:.0f} s is larger than {MAX_BYTES / 1e6:.0f}")
-        with soundfile.SoundFile(str(path.resolve())) as file:
-            return _read_samples(file), file.samplerate
-    except OSError as err:
-        raise _refused(str(err.strerror)) from err
-    except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as err:  # TypeError: headerless formats
-        reason = str(getattr(err, "error_string", err)).partition("\n")[0]
-        raise _refused(f"not audio that can be read: {reason}") from err
-
-
-def _read_samples(file: Any) -> F32:
-    rate, most = file.samplerate, round(MAX_S * file.samplerate)
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise _refused(f"{rate} Hz; {MIN_RATE} to {MAX_RATE} are taken")
-    if file.channels > MAX_CHANNELS:
-        raise _refused(f"{file.channels} channels; mono or stereo is needed")
-    if most < file.frames < _UNKNOWN_LENGTH:
-        raise _refused(f"{file.frames / rate:.1f} s long; at most {MAX_S:.0f} s are taken")
-    samples: F32 = file.read(most + 1, dtype="float32", always_2d=True)
-    if len(samples) > most:
-        raise _refused(f"longer than {MAX_S:.0f} s")
-    return samples
 
 
 def _refused(reason: str) -> BadRequestError:

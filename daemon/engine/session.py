@@ -29,8 +29,9 @@ class Chunk:
     text_offset: int
     """Where its segment begins in the text that was pushed, in characters."""
     frames: int
-    """Frames decoded for it: 1, or 0 for what the codec held back."""
+    """Frames decoded for it: 1, or 0 for what the codec held back and for a pause."""
     segment: int
+    """Which of the spoken ones; for a pause, the one before it."""
     truncated: bool
     """It is the end of a segment that ran away and was cut."""
 
@@ -39,10 +40,11 @@ class TtsSession:
     """Speaks one text. The same text, voice and seed give the same PCM, however the text is cut into pieces.
 
     Segment i is sampled with a generator seeded by (seed, i, attempt), so what came before it does not matter. Without
-    a seed, the first segment's text and the voice decide it.
+    a seed, the first segment's text and the voice decide it. A pause is silence, and counts for nothing in this.
 
     Attributes:
         chunk: describes what ``next_audio_chunk`` returned last.
+        segment: what that chunk is of.
         codes: int32 [Q] of that chunk's frame, where it has one; overwritten by the next.
         seed: the seed in use, None until the first segment has started.
         attempt: how often the current segment has been tried again.
@@ -72,7 +74,8 @@ class TtsSession:
         self._buffer = np.zeros(codec.samples_per_frame, np.int16)
         self._pending: deque[Segment] = deque()
         self._current: Segment | None = None
-        self._last = Segment("", 0)
+        self.segment = Segment("", 0)
+        self._pause_left = 0
         self._segments_started = 0
         self.attempt = 0
         self._segment_sample = 0
@@ -92,12 +95,17 @@ class TtsSession:
     @property
     def finished(self) -> bool:
         """Whether no audio will come any more."""
-        return self._cancelled or (self._ended and self._current is None and not self._pending)
+        return self._cancelled or (self._ended and not self.has_work)
 
     @property
     def has_work(self) -> bool:
         """Whether the next call can give audio without more text."""
-        return self._current is not None or bool(self._pending)
+        return not self.segment_ended or bool(self._pending)
+
+    @property
+    def segment_ended(self) -> bool:
+        """Whether the last chunk ended its segment."""
+        return self._current is None and self._pause_left == 0
 
     @property
     def segment_samples(self) -> int:
@@ -137,7 +145,7 @@ class TtsSession:
             BadRequestError: a segment is longer than the model can take.
         """
         while not self._cancelled:
-            if self._current is None:
+            if self.segment_ended:
                 if not self._pending:
                     return None
                 try:
@@ -145,28 +153,35 @@ class TtsSession:
                 except PrefillStoppedError:
                     self._cancelled = True
                     return None
-            count = self._decode_next()
+            count = self._be_silent() if self._current is None else self._decode_next()
             if count:
                 return self._buffer[:count]
         return None
 
     def retry_segment(self) -> None:
         """Speak the segment of the last chunk again with another seed; the caller takes back its audio."""
-        self._current = self._last
+        self._current = self.segment
         self._sample = self._segment_sample
         self.attempt += 1
         self._model.restart(self._rng())
         self._codec.reset()
 
     def _start(self, segment: Segment) -> None:
+        if segment.text:
+            self._start_speech(segment)
+        else:
+            self._pause_left = round(segment.pause_s * SAMPLE_RATE)
+        self.segment = segment
+        self._segment_sample = self._sample
+
+    def _start_speech(self, segment: Segment) -> None:
         if self.seed is None:
             self.seed = default_seed(segment.text, self._voice.name)
         if self._segments_started == 0:
             self._model.begin(self._voice, self._conversation, self._stop)
         else:
             self._spoken += self._model.spoken()
-        self._current = self._last = segment
-        self._segment_sample = self._sample
+        self._current = segment
         self._segments_started += 1
         self.attempt = 0
         self._model.start(segment.text, self._rng(), self._sampling, self._depth_sampling)
@@ -175,6 +190,15 @@ class TtsSession:
     def _rng(self) -> np.random.Generator:
         """Of the current segment and attempt."""
         return np.random.default_rng([self.seed or 0, self._segments_started - 1, self.attempt])
+
+    def _be_silent(self) -> int:
+        """Put the next samples of a pause into the buffer, at most a frame; return how many."""
+        count = min(self._pause_left, len(self._buffer))
+        self._buffer[:count] = 0
+        self._pause_left -= count
+        self.chunk = Chunk(self._sample, self.segment.offset, 0, self._segments_started - 1, truncated=False)
+        self._sample += count
+        return count
 
     def _decode_next(self) -> int:
         """Decode one frame, or what is left after the last, into the buffer; return the number of samples."""

@@ -1,8 +1,11 @@
 """The voices of a bundle, and those that were recorded for it."""
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from daemon.engine.bundle import AudioTable, Manifest
 from daemon.errors import BadRequestError
@@ -37,6 +40,12 @@ class Voice:
     language: str
     speaker: int
     prompt: VoicePrompt | None = None
+
+    def digest(self) -> str:
+        """A hash of all that decides how it sounds."""
+        prompt = (self.prompt.transcript, self.prompt.codes.shape) if self.prompt else ()
+        codes = np.ascontiguousarray(self.prompt.codes).tobytes() if self.prompt else b""
+        return hashlib.sha256(repr((self.name, self.speaker, prompt)).encode() + codes).hexdigest()
 
 
 class RecordedVoices(Protocol):

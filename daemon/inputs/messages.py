@@ -22,7 +22,6 @@ from daemon.values import Reason, RequestId, SettingsChange, SpeakRequest
 _Model = TypeVar("_Model", bound=BaseModel)
 _VOLUME = re.compile(r"([+-]?)([0-9]{1,3})")
 _REQUEST_ID = TypeAdapter[str](RequestId)
-NO_SPEED = "speed is not supported yet"
 
 
 MAX_MESSAGE_BYTES = 65_536
@@ -111,15 +110,12 @@ def _parse_say(data: dict[str, Any]) -> Say:
 
 def _parse_set(data: dict[str, Any]) -> Set:
     """Keys: volume (a number, or a step as text), mute, voice, speed."""
-    speed = data.pop("speed", None)
-    if speed not in (None, 1):
-        raise BadRequestError("bad_request", NO_SPEED)
     if "volume_step" in data:
         raise BadRequestError("bad_request", 'unknown key "volume_step"; write "volume": "+5"')
     if isinstance(data.get("volume"), str):
         data |= parse_volume(data.pop("volume")).model_dump(exclude_none=True)
     change = validate(SettingsChange, data)
-    if change == SettingsChange() and speed is None:
+    if change == SettingsChange():
         raise BadRequestError("bad_request", "set needs volume, mute, voice or speed")
     return Set(change=change)
 
@@ -247,10 +243,7 @@ def build_request(data: dict[str, Any], *, more: bool = False) -> SpeakRequest:
         data["id"] = make_id()
     if more:
         data.setdefault("text", "")
-    request = validate(SpeakRequest, data)
-    if request.speed not in (None, 1):
-        raise BadRequestError("bad_request", NO_SPEED, request.id)
-    return request
+    return validate(SpeakRequest, data)
 
 
 def validate(model: type[_Model], data: dict[str, Any]) -> _Model:

@@ -1,7 +1,6 @@
 """What an MQTT message makes the speaker do, and the reply it gets; knows nothing of connections."""
 
 import logging
-import time
 from typing import Any
 
 from daemon.config_sections import MqttConfig
@@ -14,27 +13,8 @@ from daemon.values import Reason
 
 logger = logging.getLogger(__name__)
 
-_REPEAT_LOG_S = 600.0
 _REPEAT_REFUSAL_S = 10.0
 """A flood of bad messages is not to become a flood of lines."""
-
-
-class OnceLog:
-    """Warns about each new trouble of a thing once, and again when it lasts."""
-
-    def __init__(self) -> None:
-        self._logged: dict[str, tuple[str, float]] = {}
-
-    def warn(self, thing: str, trouble: str) -> None:
-        """Log, unless the same was logged within ten minutes."""
-        last, when = self._logged.get(thing, ("", 0.0))
-        if trouble != last or time.monotonic() - when > _REPEAT_LOG_S:
-            self._logged[thing] = (trouble, time.monotonic())
-            logger.warning("event=mqtt_trouble %s: %s", thing, trouble)
-
-    def forget(self, thing: str) -> None:
-        """All is well again."""
-        self._logged.pop(thing, None)
 
 
 class MqttCommands:

@@ -14,11 +14,14 @@ def tls_context(config: MqttConfig) -> ssl.SSLContext | None:
         ConfigError: a file is missing or is not what it should be.
     """
     if not config.tls_ca:
+        if config.tls_cert or config.tls_key:
+            raise ConfigError("mqtt.tls_cert and tls_key need tls_ca: without it there is no TLS")
         return None
     try:
         context = ssl.create_default_context(cafile=config.tls_ca)
         if config.tls_cert:
-            context.load_cert_chain(config.tls_cert, config.tls_key or None)
+            # An encrypted key is an error, not a question on the terminal.
+            context.load_cert_chain(config.tls_cert, config.tls_key or None, password=lambda: "")
     except OSError as err:  # SSLError is one
         names = ", ".join(name for name in (config.tls_ca, config.tls_cert, config.tls_key) if name)
         raise ConfigError(f"mqtt tls files {names}: {err.strerror or err}") from err

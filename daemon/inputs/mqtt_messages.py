@@ -1,12 +1,12 @@
 """Payloads of the MQTT command topics to operations (PROTOCOL.md); pure, like messages."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from daemon.errors import BadRequestError
 from daemon.inputs.messages import (
-    NO_SPEED,
     Command,
     Op,
     Say,
@@ -24,6 +24,7 @@ from daemon.inputs.messages import (
 )
 from daemon.values import Priority, SettingsChange, SpeakRequest, State
 
+_SPEED = re.compile(r"[0-9]{1,2}(\.[0-9]{1,9})?")
 _SWITCH = {"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}
 _HOME_ASSISTANT_NOISE = "clear_notification"
 """What Home Assistant's notify groups send to take a message back; never to be read aloud."""
@@ -39,6 +40,9 @@ COMMANDS = (
     *("volume/set", "mute/set", "voice/set", "speed/set"),
 )
 """The topics below crier/NODE/ and crier/all/ that are listened to."""
+
+RETAINED = ("availability", "state", "volume", "mute", "voice", "speed")
+"""What the broker keeps of a speaker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +76,16 @@ def parse_command(command: str, payload: bytes, hints: Hints | None = None) -> O
     return validate(Command, {"name": "status" if command == "get" else command})
 
 
-def _parse_setting(name: str, text: str) -> Set | None:
+def _parse_setting(name: str, text: str) -> Set:
     if name == "volume":
         return Set(change=parse_volume(text))
     if name == "mute":
         return Set(change=SettingsChange(mute=parse_switch(text)))
     if name == "voice":
         return Set(change=validate(SettingsChange, {"voice": text}))
-    if text not in ("1", "1.0"):
-        raise BadRequestError("bad_request", NO_SPEED)
-    return None
+    if _SPEED.fullmatch(text) is None:
+        raise BadRequestError("bad_request", "speed must be a number from 0.5 to 2")
+    return Set(change=validate(SettingsChange, {"speed": float(text)}))
 
 
 def _parse_say(command: str, payload: bytes, hints: Hints) -> SpeakRequest:
@@ -121,5 +125,5 @@ def state_payloads(state: State, *, with_text: bool) -> dict[str, bytes]:
         "volume": b"%d" % state.volume,
         "mute": b"ON" if state.mute else b"OFF",
         "voice": state.voice.encode(),
-        "speed": b"1",
+        "speed": b"%g" % state.speed,
     }

@@ -62,7 +62,7 @@ class UnixSocketServer:
         """
         if self._path is not None:
             listener = bind(self._path)
-            self._bound = _identity(self._path)
+            self._bound = identity(self._path)
             self._listeners.append(listener)
         for listener in self._listeners:
             listener.setblocking(False)
@@ -81,7 +81,7 @@ class UnixSocketServer:
             self._thread.join(timeout=2)
         for client in list(self._clients):
             self._drop(client)
-        if self._path is not None and self._bound is not None and _identity(self._path) == self._bound:
+        if self._path is not None and self._bound is not None and identity(self._path) == self._bound:
             with contextlib.suppress(OSError):
                 self._path.unlink()
         for listener in self._listeners:
@@ -267,7 +267,8 @@ def _remove_stale(path: Path) -> None:
     raise ConfigError(f"socket path {path}: in use by a running daemon")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity(path: Path) -> tuple[int, int] | None:
+    """What tells the socket at a path from another one that took its place; None where there is nothing."""
     try:
         info = path.lstat()
     except OSError:

@@ -5,17 +5,26 @@ from re import Match
 
 from daemon.text.numbers_en import LOOSE_NUMBER, NUMBER, UNIT, cardinal, fraction, is_one, number, split_number
 from daemon.text.rule import Rule
-from daemon.text.tables_en import CURRENCIES, SCALES, UNITS
+from daemon.text.units_en import CURRENCIES, SCALES, UNITS
 
-_FOLDED_UNITS = {symbol.lower(): words for symbol, words in reversed(UNITS.items()) if len(symbol) > 1}
-_SIGNS = r"[$£€¥₹]"
+_EXACT = frozenset({"ha", "kn", "kt"})
+"""Units that in capitals are something else (HA is Home Assistant)."""
+_FOLDED_UNITS = {
+    symbol.lower(): words for symbol, words in reversed(UNITS.items()) if len(symbol) > 1 and symbol not in _EXACT
+}
+_WORDLIKE = [symbol for symbol in UNITS if len(symbol) > 1 and symbol.isalpha()]
+_SIGNS = rf"(?:{'|'.join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True) if not sign.isalpha())})"
+_CODES = rf"(?:{'|'.join(code for code in CURRENCIES if code.isupper() and code.isalpha())})"
+_AFTER = rf"(?:{_SIGNS}|(?:{_CODES}|kr|zł|Kč)\b)"
 _SCALE = r"(?:(k|K|m|M|bn|B)\b|\s(thousand|million|billion|trillion)\b)?"
+_CLOCK = r"(?<![\w:.,])([01]?[0-9]|2[0-4]):([0-5][0-9])"
 _SHORT = r"[0-9]{1,7}(?:[:.,][0-9]{1,3})?"
-_PER_UNIT = "kWh|h|hr|kg|lb|l|L|mo|min|s|d"
+_PER_UNIT = "kWh|h|hr|kg|lb|oz|gal|l|L|mo|min|s|d"
 _PER_WORD = "second|minute|hour|day|night|week|month|year|person"
 _SIGNED = rf"((?<![\w)])-)?({NUMBER})"
 _OF = (
-    "page|step|part|level|disk|disc|task|chapter|episode|lesson|item|file|lap|round|stage|phase|day|week|question|slide"
+    "page|step|part|level|disk|disc|task|chapter|episode|lesson|item|file|lap|round|stage|phase|day|week|question|"
+    "slide|zone"
 )
 _OUT_OF = "rated|rating|score|scored|review"
 _TEMPERATURE_CUE = (
@@ -26,7 +35,11 @@ _PLAIN_FRACTIONS = frozenset({2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 32, 64})
 
 def _money(match: Match[str]) -> str:
     minus, sign, amount, letter, word = match.groups()
-    return ("minus " if minus else "") + _amount(sign, amount, SCALES.get(letter or word or ""))
+    below = minus or sign.endswith("-")
+    words = _amount(sign.rstrip("- "), amount, SCALES.get(letter or word or ""))
+    if re.match("-[a-z]", match.string[match.end() : match.end() + 2]):
+        words = words.removesuffix("s")  # a $5-a-day plan
+    return ("minus " if below else "") + words
 
 
 def _money_after(match: Match[str]) -> str:
@@ -69,6 +82,10 @@ def _hours_minutes(match: Match[str]) -> str:
     names = ("hour", "minute") if match[2].lower() == "h" else ("minute", "second")
     first, second = (cardinal(str(int(digits))) for digits in (match[1], match[3]))
     return f"{first} {names[0]}{'' if first == 'one' else 's'} {second} {names[1]}{'' if second == 'one' else 's'}"
+
+
+def _days(match: Match[str]) -> str:
+    return f"{cardinal(match[1])} day{'s' * (match[1] != '1')}"
 
 
 def _feet_inches(match: Match[str]) -> str:
@@ -115,6 +132,8 @@ def _fraction(match: Match[str]) -> str:
     if symbol is None:
         return words
     one, many = UNITS[symbol]
+    if not _is_fraction(int(numerator), int(denominator)):
+        return f"{words} {many}"
     if whole or numerator == "1":
         return f"{words} {many if whole else one}"
     return f"{words} of {'an' if one[0] in 'aeiou' or one == 'hour' else 'a'} {one}"
@@ -127,13 +146,23 @@ def _parts(whole: str | None, numerator: str, denominator: str) -> str:
     return f"{cardinal(whole)} and {fraction(numerator, denominator)}" if whole else fraction(numerator, denominator)
 
 
+def _clocks(match: Match[str]) -> str:
+    """Two times on the clock of 24 hours: where one shows that, both say which half of the day they are in."""
+    hours = [int(match[1]), int(match[3])]
+    if all(0 < hour < 13 for hour in hours):
+        return f"{match[1]}:{match[2]} to {match[3]}:{match[4]}"
+    halves = ["PM" if 12 <= hour < 24 else "AM" for hour in hours]
+    first, second = (str((hour - 1) % 12 + 1) for hour in hours)
+    return f"{first}:{match[2]} {halves[0]} to {second}:{match[4]} {halves[1]}"
+
+
 WRITING_RULES: list[Rule] = [
     # other ways to write the same number
     (
         r"(?<![\w.,])([0-9]{1,3}(?:\.[0-9]{3}){1,4}),([0-9]{1,2})(?![0-9])",
         lambda match: f"{match[1].replace('.', '')}.{match[2]}",
     ),
-    (rf"(?<={_SIGNS})\.(?=[0-9])", "0."),
+    (rf"({_SIGNS})\.(?=[0-9])", r"\g<1>0."),
 ]
 
 GROUP_RULES: list[Rule] = [
@@ -147,6 +176,11 @@ GROUP_RULES: list[Rule] = [
 ]
 
 RANGE_RULES: list[Rule] = [
+    (rf"(?i)\b(between\s{_SIGNS}?{_SHORT})\s?[-\u2013]\s?(?={_SIGNS}?{_SHORT})", r"\1 and "),
+    # $20-$30: the sign goes with the second
+    (rf"({_SIGNS})([0-9]{{1,7}})\s?[-\u2013]\s?(?:\1\s?)?(?=[0-9])", r"\2 to \1"),
+    (rf"({_SIGNS})({_SHORT})\s?[-\u2013]\s?(?:\1\s?)?(?=[0-9])", r"\1\2 to \1"),
+    (rf"{_CLOCK}\s?(?:[-\u2013]|\b(?:to|until|till)\b)\s?{_CLOCK}(?!\s?[AaPp]\.?[Mm]|[:\w])", _clocks),
     # the second half keeps its unit
     (
         (rf"(?<![\w.,:/-])(-?{_SHORT})\s?({UNIT}|{_SIGNS})\s?[-\u2013]\s?(?=-?{_SHORT}\s?\2(?!\w))"),
@@ -159,16 +193,20 @@ RANGE_RULES: list[Rule] = [
         ),
         r"\1 to ",
     ),
+    (r"(?<=[0-9])\s?[x\u00d7]\s?(?=[0-9.]{1,15}\s?=)", " times "),
+    (r"(?<=[0-9])[x\u00d7]\s(?=[0-9])", " times "),
     (r"(?<=[0-9])\s?[x\u00d7]\s?(?=[0-9])", " by "),
 ]
 
 AMOUNT_RULES: list[Rule] = [
-    (rf"(?<![\w)])(-)?({_SIGNS})\s?({LOOSE_NUMBER}){_SCALE}", _money),
-    (rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})\s?([$£€¥₹]|(?:USD|EUR|GBP|JPY|CHF)\b)", _money_after),
+    (rf"(?<![\w)])(-)?({_SIGNS}-?|\b{_CODES}\s)\s?({LOOSE_NUMBER}){_SCALE}", _money),
+    (rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})\s?({_AFTER})", _money_after),
+    (r"(?<![\w.,])([0-9]{1,2})p\b", lambda match: f"{cardinal(match[1])} {'penny' if match[1] == '1' else 'pence'}"),
     (r"(?<![\w.,])([0-9]{1,5})\s?¢", lambda match: f"{cardinal(match[1])} cent{'' if match[1] == '1' else 's'}"),
     (r"(?<![\w.,])([0-9]{1,2})(?:\s?ft\.?|')\s?([0-9]{1,2})\s?(?:in\b\.?|\")", _feet_inches),
     (rf"(?<![\w.,/]){_SIGNED}\"(?!\w)", _inch_mark),
     (rf"(?<![\w.,/]){_SIGNED}in\b", _inches),
+    (r"(?<![\w.,])([0-9]{1,4})\s?d(?=\s(?:[0-9]{1,2}\s?h|ago\b|left\b|remaining\b))", _days),
     (r"(?i)(?<![\w.,:])([0-9]{1,4})\s?(h)\s?([0-9]{1,2})\s?m(?:in)?\b", _hours_minutes),
     (r"(?i)(?<![\w.,:])([0-9]{1,4})\s?(m)(?:in)?\s?([0-9]{1,2})\s?s(?:ec)?\b", _hours_minutes),
     (
@@ -187,7 +225,7 @@ AMOUNT_RULES: list[Rule] = [
     (
         (
             rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})([\s-]?)((?i:{UNIT}))"
-            rf"(?![\w^]|/(?!(?:{_PER_UNIT}|{_PER_WORD})\b)[a-z])(?:\.(?=\s{{1,3}}[a-z]))?"
+            rf"(?![\w^]|'s|/(?!(?:{_PER_UNIT}|{_PER_WORD})\b)[a-z])(?:\.(?=\s{{1,3}}[a-z]))?"
         ),
         _measure,
     ),
@@ -199,4 +237,9 @@ AMOUNT_RULES: list[Rule] = [
         lambda match: " per " + ({"mo": "month", "d": "day"}.get(match[1]) or UNITS[match[1]][0]),
     ),
     (rf"(?<=[a-z0-9])/(?=(?:{_PER_WORD})\b)", " per "),
+    (rf"(?<=\bper\s)({'|'.join(_WORDLIKE)})\b", lambda match: UNITS[match[1]][0]),
+    (
+        r"(\bdegrees?|°)\s?([CF])\b",
+        lambda match: f"{match[1].replace('°', ' degrees')} {'Celsius' if match[2] == 'C' else 'Fahrenheit'}",
+    ),
 ]

@@ -6,7 +6,7 @@ Times are read on the twelve-hour clock: 7:30 is "seven thirty", 07:05 "seven oh
 
 from re import Match
 
-from daemon.text.numbers_en import UNIT, cardinal, looks_like_year, ordinal, year
+from daemon.text.numbers_en import UNIT, cardinal, looks_like_year, number, ordinal, year
 from daemon.text.rule import Rule
 from daemon.text.tables_en import MONTHS, WEEKDAYS
 
@@ -18,7 +18,7 @@ _ST = r"(?:st|nd|rd|th)?"
 _AM_PM = r"(?:\s?([AaPp])(?:\.\s?[Mm](?:\.(?!\s{1,3}[A-Z]))?|[Mm])(?![A-Za-z]))"
 _YEAR_CUE = (
     r"in|since|of|by|from|until|till|before|after|during|year|circa|through|around|early|late|mid|spring|summer|autumn|"
-    r"fall|winter|Christmas|Easter|copyright|©"
+    r"fall|winter|Christmas|Easter|copyright|circa|Q[1-4]"
 )
 
 
@@ -35,6 +35,20 @@ def _date(month: int, day: str, year_digits: str | None) -> str | None:
         return None
     words = f"{list(MONTHS.values())[month - 1]} {ordinal(day)}"
     return f"{words}, {year(year_digits)}" if year_digits else words
+
+
+def say_date(*, y: str = "", m: str = "", d: str = "") -> str:
+    """A date of which the parts are known.
+
+    Raises:
+        ValueError: there is no such month or day.
+    """
+    if (m and not 1 <= int(m) <= 12) or (d and not 1 <= int(d) <= 31):
+        raise ValueError("there is no such date")
+    month = list(MONTHS.values())[int(m) - 1] if m else ""
+    y = "20" + y if len(y) == 2 else y
+    words = f"{month} {ordinal(d)}".strip() if d else month
+    return f"{words}{', ' if d and words else ' '}{year(y)}".strip() if y else words
 
 
 def _iso_date(match: Match[str]) -> str:
@@ -106,6 +120,30 @@ def _years(match: Match[str]) -> str:
     return f"{year(first)} to {year(last)}"
 
 
+def _two_years(match: Match[str]) -> str:
+    cue, first, word, last = match.groups()
+    return f"{cue}{year(first)}{word}{year(last)}" if looks_like_year(first) and looks_like_year(last) else match[0]
+
+
+def _short_years(match: Match[str]) -> str:
+    cue, first, last = match.groups()
+    ends_later = looks_like_year(first) and first[2:] < last
+    return (
+        f"{cue}{year(first)} to {cardinal(last) if last[0] != '0' else 'oh ' + cardinal(last[1])}"
+        if ends_later
+        else match[0]
+    )
+
+
+def _era(match: Match[str]) -> str:
+    words = year(match[1]) if len(match[1]) == 4 else cardinal(match[1])
+    return f"{words} {' '.join(match[2])}"
+
+
+def _number_month(match: Match[str]) -> str:
+    return f"{list(MONTHS.values())[int(match[1]) - 1]} {year(match[2])}"
+
+
 def _clock(match: Match[str]) -> str:
     hour, minute, second, half = int(match[1]), match[2], match[3], match[4]
     if hour in (0, 24) and minute == "00" and not (half or (second or "00") != "00"):
@@ -128,11 +166,25 @@ def _duration(match: Match[str]) -> str:
     return match[1] + (" ".join(parts) or "zero seconds")
 
 
+def _lap(match: Match[str]) -> str:
+    minutes = cardinal(str(int(match[1])))
+    return f"{minutes} minute{'s' * (minutes != 'one')} {number(match[2].removeprefix('0'))} seconds"
+
+
 def _hour(match: Match[str]) -> str:
     return f"{cardinal(str(int(match[1])))} {match[2].upper()} M"
 
 
+def _days_month(match: Match[str]) -> str:
+    first, last, name = match.groups()
+    if not 1 <= int(first) < int(last) <= 31:
+        return match[0]
+    return f"the {ordinal(first)} to the {ordinal(last)} of {_month(name)}"
+
+
 DATE_RULES: list[Rule] = [
+    (rf"\b({_MONTH}\.?\s[0-9]{{1,2}}{_ST})\s?[-\u2013]\s?(?={_MONTH}\.?\s[0-9])", r"\1 to "),
+    (rf"(?<![\w:.,/-])([0-9]{{1,2}}){_ST}\s?[-\u2013]\s?([0-9]{{1,2}}){_ST}\s({_MONTH})\.?", _days_month),
     (rf"\b({_DAY})\.?\s?[-\u2013]\s?({_DAY})(?:\.(?=\s[0-9a-z]))?", _days),
     (rf"\b({_MONTH})\.?\s?[-\u2013]\s?({_MONTH})(?:\.(?=\s[0-9a-z]))?", _months),
     (
@@ -141,7 +193,7 @@ DATE_RULES: list[Rule] = [
     ),
     (
         (
-            r"(?<![\w.-])([0-9]{4})-([0-9]{2})-([0-9]{2})(?:T([0-9]{2}:[0-9]{2})(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
+            r"(?<![\w.-])([0-9]{4})-([0-9]{2})-([0-9]{2})(?:[T\s]([0-9]{2}:[0-9]{2})(?::[0-9]{2}(?:\.[0-9]{1,9})?)?"
             r"(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?(?![\w-])"
         ),
         _iso_date,
@@ -164,10 +216,19 @@ DATE_RULES: list[Rule] = [
 ]
 
 YEAR_RULES: list[Rule] = [
+    (r"(?<![\w.,])([12][0-9]{2}0'?s)\s?[-\u2013]\s?(?=[12][0-9]{2}0'?s\b)", r"\1 to "),
     (rf"(?<![\w:.,])([01]?[0-9]|2[0-4])\.(?=[0-5][0-9](?:\s?[-\u2013]\s?[0-9]{{1,2}}[.:][0-5][0-9])?{_AM_PM})", r"\1:"),
     (
         rf"(?<![\w.,/-])([0-9]{{4}})(?:\s?[-\u2013]\s?|\sto\s)([0-9]{{4}})(?![\w/-]|[.,][0-9]|\s?{UNIT}(?!\w))",
         _years,
+    ),
+    (r"(?<![\w.,:/-])([0-9]{1,4})\s(AD|BCE?|CE)\b", _era),
+    (r"(?<![\w.,:/-])(0[1-9]|1[0-2])/((?:19|20)[0-9]{2})(?![\w/-]|[.,][0-9])", _number_month),
+    (r"(?<![\w.,:/-])(0[1-9])\.((?:19|20)[0-9]{2})(?![\w/-]|[.,][0-9])", _number_month),
+    (rf"\b((?i:{_YEAR_CUE})\s)([0-9]{{4}})[-\u2013]([0-9]{{2}})(?![\w/-]|[.,:][0-9])", _short_years),
+    (
+        rf"\b((?i:{_YEAR_CUE})\s)([0-9]{{4}})(,\s|\s(?:and|or)\s)([0-9]{{4}})(?![\w]|[.,:/-][0-9]|\s?{UNIT}(?!\w))",
+        _two_years,
     ),
     (rf"\b((?i:{_YEAR_CUE})\s)([0-9]{{4}})(?![\w]|[.,:/-][0-9]|\s?{UNIT}(?!\w))", _cued_year),
     (r"(?<![\w.,])([12][0-9]{2}0)'?s\b", _decade),
@@ -179,6 +240,7 @@ TIME_RULES: list[Rule] = [
         rf"(?i)\b((?:timer|countdown|in|for|lasts|lasted|takes|took|uptime|duration|remaining)(?:\sis)?:?\s){_HMS}",
         _duration,
     ),
+    (r"(?<![\w:.])([0-9]{1,2}):([0-5][0-9]\.[0-9]{1,3})(?![\w:]|\.[0-9])", _lap),
     (rf"(?i)(?<![\w:.])(){_HMS}(?=\s(?:left|remaining|remain|elapsed|ago|to\sgo)\b)", _duration),
     (
         (

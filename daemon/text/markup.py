@@ -3,8 +3,12 @@
 import html
 import re
 import unicodedata
+from typing import Literal
 
 import emoji
+
+EmojiStyle = Literal["drop", "name"]
+"""Leave emoji out, or read their names."""
 
 _REPLACED = {
     **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u00b4\u02bc\uff07", "'"),
@@ -43,6 +47,9 @@ _TAG = re.compile(
 """A name alone between < and > is a tag where HTML or SSML knows it: in "a<b and c>d" nothing is."""
 _BRACKETED = re.compile(r"<((?:[a-z]{2,6}://|[\w.+-]{1,64}@)[^\s<>]{1,2000}|[A-Za-z][\w:-]{0,40})>")
 """An address, or a word that is no tag: it is read."""
+_POWER = re.compile("(?<=[0-9])(?:\u207b[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]{1,9}|[\u2070\u2074-\u2079]{1,9})")
+_HIDDEN = re.compile(r"<(script|style)\b[^<>]{0,500}>.{0,5000}?</\1\s{0,9}>", re.IGNORECASE | re.DOTALL)
+_TABLE_LINE = re.compile(r"^ {0,40}\|[^\n]*\|[ ]*$", re.MULTILINE)
 _HUGE_ENTITY = re.compile(r"&#[0-9A-Za-z]{9,}+;?")  # int() of thousands of digits raises
 _LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\n]{0,500}\)")
 _FENCE = re.compile(r"^ {0,3}(?:`{3,}|~{3,})[^\n]*+", re.MULTILINE)
@@ -53,9 +60,32 @@ _EMPHASIS = re.compile(r"\*{2,}+|~~+|`+|(?<![0-9 ])\*|\*(?![0-9 ])|(?<![^\W_])_+
 _EMOTICON = re.compile(r"(?<!\S)(?:[:;=]['-]?[()DPpo|/\\](?!\S)|<3(?=[\s.!?]{0,9}\Z))")
 _LINE_END = re.compile(r"([^\n]) ?\n[\s\n]*+")
 
+_EMOJI_RUN = re.compile(r"[0-9#*]\ufe0f?\u20e3|[^\x00-\xa8\xaa-\xad\xaf-\xff]{1,40}")
+"""Where emoji may be, in pieces: the library's search is quadratic in the zero-width joiners it meets."""
+_NAME_MARKS = ("\ue000", "\ue001")
+_NAME = re.compile("\ue000([^\ue000\ue001]*)\ue001")
+_SKIN_TONE = re.compile("_(?:light|medium-light|medium|medium-dark|dark)_skin_tone")
+_REPEATED_NAME = re.compile(r"(, [^,]{1,60}, )\1+")
+
+
+def name_emoji(text: str, language: str) -> str:
+    """Emoji to their names, between commas; in English where the library has none for the language."""
+    code = language if language in emoji.LANGUAGES else "en"
+    return _EMOJI_RUN.sub(lambda match: _names(match[0], code), text)
+
+
+def _names(run: str, code: str) -> str:
+    named = emoji.demojize(run, language=code, delimiters=_NAME_MARKS)
+    return _REPEATED_NAME.sub(r"\1", _NAME.sub(_name, named))
+
+
+def _name(match: re.Match[str]) -> str:
+    return f", {_SKIN_TONE.sub('', match[1]).removeprefix('keycap_').replace('_', ' ')}, "
+
 
 def clean_characters(text: str) -> str:
     """Plain punctuation, ASCII digits, no emoji, no invisible characters, one kind of line end."""
+    text = _POWER.sub(lambda match: "^" + unicodedata.normalize("NFKC", match[0]), text)
     kept: list[str] = []
     for char in text.replace("\r\n", "\n").translate(_TABLE):
         category = unicodedata.category(char)
@@ -70,12 +100,14 @@ def clean_characters(text: str) -> str:
 def strip_markup(text: str) -> str:
     """HTML and Markdown to plain text; every line becomes a sentence of its own."""
     if "<" in text:
+        text = _HIDDEN.sub(" ", text)
         text = _BRACKETED.sub(r" \1 ", _TAG.sub(" ", _BLOCK_TAG.sub("\n", text)))
     if "&" in text:
         text = clean_characters(html.unescape(_HUGE_ENTITY.sub(" ", text)))
     text = _FENCE.sub("", text)
     text = _LINK.sub(r"\1", text)
     text = _RULE_LINE.sub("", text)
+    text = _TABLE_LINE.sub(lambda match: match[0].strip(" |").replace("|", ","), text)
     text = _LINE_MARK.sub("", text)
     text = _LIST_NUMBER.sub(r"\1, ", text)
     text = _EMOTICON.sub(" ", text)

@@ -3,9 +3,9 @@
 import re
 from re import Match
 
-from daemon.text.numbers_en import UNIT, cardinal, number, short_code, spell
+from daemon.text.numbers_en import UNIT, cardinal, looks_like_year, number, short_code, spell, year
 from daemon.text.rule import Rule
-from daemon.text.tables_en import CODE_WORDS, TOP_LEVEL_DOMAINS
+from daemon.text.tables_en import CODE_WORDS, ENTITIES, PROGRAMS, TOP_LEVEL_DOMAINS
 
 _IP = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}"
 _PORT = r"(?::([0-9]{1,5})(?!\w))?"
@@ -13,6 +13,7 @@ _NOT_NAMED = "".join(
     f"(?<!{name} )" for name in ("living", "dining", "family", "laundry", "guest", "play", "utility", "server")
 )
 """The living room 21 C is warm, while room 21 C is far down the corridor."""
+_SPELLED_DOMAINS = frozenset(domain for domain in TOP_LEVEL_DOMAINS.split("|") if len(domain) == 2 and domain != "me")
 _LETTERED = r"(?:[0-9]{1,2}\s?[A-Z]|[0-9]{3}[A-UX-Z]|[0-9]{1,2}[a-z])(?![\w'/-])"
 
 
@@ -23,7 +24,13 @@ def _url(match: Match[str]) -> str:
 def _host(name: str) -> str:
     if re.fullmatch(_IP, name):
         return " dot ".join(spell(part) for part in name.split("."))
-    return name.replace(".", " dot ").replace("-", " dash ")
+    return " dot ".join(_label(label) for label in name.split("."))
+
+
+def _label(label: str) -> str:
+    """Read as a word where it could be one: bbc and uk are spelled."""
+    spelled = label in _SPELLED_DOMAINS or (len(label) <= 5 and label.isalpha() and not re.search("[aeiouy]", label))
+    return " ".join(label.upper()) if spelled else label.replace("-", " dash ").replace("_", " underscore ")
 
 
 def _port(digits: str | None) -> str:
@@ -35,7 +42,8 @@ def _address(match: Match[str]) -> str:
 
 
 def _email(match: Match[str]) -> str:
-    return f" {re.sub('[_+-]', ' ', match[1]).replace('.', ' dot ')} at {match[2].replace('.', ' dot ')} "
+    name = match[1].replace(".", " dot ").replace("_", " underscore ").replace("-", " dash ").replace("+", " plus ")
+    return f" {name} at {_host(match[2].lower())} "
 
 
 def _long_digits(match: Match[str]) -> str:
@@ -46,7 +54,16 @@ def _long_digits(match: Match[str]) -> str:
 def _digit_groups(match: Match[str]) -> str:
     if match[0].startswith("+") and sum(char.isdigit() for char in match[0]) < 8:
         return match[0]
-    return ("plus " if match[0].startswith("+") else "") + _groups(match[0])
+    number, _, extension = match[0].partition("x")
+    return _number_groups(number, extension)
+
+
+def _number_groups(number: str, extension: str) -> str:
+    words = ("plus " if number.startswith("+") else "") + _groups(number)
+    digits = extension.strip()
+    if not digits:
+        return words
+    return f"{words} extension {cardinal(digits) if len(digits) < 3 else spell(digits)}"
 
 
 def _groups(text: str) -> str:
@@ -61,11 +78,28 @@ def _lettered_codes(match: Match[str]) -> str:
     return re.sub(r"([0-9]+)\s?([A-Za-z])\b", lambda code: f"{short_code(code[1])} {code[2].upper()}", match[0])
 
 
+def _points(version: str) -> str:
+    first, *parts = version.split(".")
+    words = [year(first) if looks_like_year(first) else cardinal(first), *(cardinal(part) for part in parts)]
+    return " point ".join(words)
+
+
 def _version(match: Match[str]) -> str:
-    return " point ".join(cardinal(part) for part in match[0].rstrip("-").split(".")) + " "
+    return _points(match[0].rstrip("-")) + " "
+
+
+def _flight(match: Match[str]) -> str:
+    return f"{match[1]}{' '.join(match[2])} {short_code(match[3])}"
+
+
+def say_telephone(text: str) -> str:
+    """A telephone number, whatever stands between its groups."""
+    number, _, extension = text.lower().replace("ext.", "x").replace("ext", "x").partition("x")
+    return _number_groups(number, extension)
 
 
 ADDRESS_RULES: list[Rule] = [
+    (rf"(?<![\w.@/-])({ENTITIES})\.(?=[a-z0-9_]{{1,64}}\b(?!\.\w))", r"\1 "),
     (
         (
             r"(?i)(?:\bhttps?|\bftp|\bmqtts?|\bwss?)://(?:www\.)?([a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8})"
@@ -103,12 +137,17 @@ CODE_RULES: list[Rule] = [
         ),
         _lettered_codes,
     ),
+    (r"\b([Ff]light\s)([A-Z]{2}|[A-Z][0-9]|[0-9][A-Z])\s?([0-9]{1,4})(?![\w:-]|[.,][0-9])", _flight),
+    (r"\b([Ff]light\s)([0-9]{4})(?![\w:-]|[.,][0-9])", lambda match: match[1] + short_code(match[2])),
     (
-        r"(?i)\b((?:room|suite|flight|gate|apartment|route|highway)\s)([0-9]{3})(?![\w:-]|[.,][0-9])",
+        r"(?i)\b((?:room|suite|flight|gate|apartment|route|highway|boeing|airbus)\s)([0-9]{3,4})(?![\w:-]|[.,][0-9])",
         lambda match: match[1] + short_code(match[2]),
     ),
-    (r"(?<![\w.+-])\+[0-9]{1,3}(?:[ .-]?\(?[0-9]{2,4}\)?){2,5}(?![\w-])", _digit_groups),
-    (r"(?<![\w.-])(?:1[ -])?\(?[2-9][0-9]{2}\)?[ .-][0-9]{3}[ .-][0-9]{4}(?![\w-])", _digit_groups),
+    (r"(?<![\w.+-])\+[0-9]{1,3}(?:[ .-]?\(?[0-9]{2,4}\)?){2,5}(?:\sx\s?[0-9]{1,5})?(?![\w-])", _digit_groups),
+    (
+        r"(?<![\w.-])(?:1[ -])?\(?[2-9][0-9]{2}\)?[ .-][0-9]{3}[ .-][0-9]{4}(?:\sx\s?[0-9]{1,5})?(?![\w-])",
+        _digit_groups,
+    ),
     (rf"(?<![\w.,-])[2-9][0-9]{{2}}-[0-9]{{4}}(?![\w-]|[.,][0-9]|\s?{UNIT}(?!\w))", _digit_groups),
     (
         (
@@ -117,8 +156,13 @@ CODE_RULES: list[Rule] = [
         ),
         _digit_groups,
     ),
+    (r"(?<![\w.,-])[0-9]{4}(?:[ -][0-9]{4}){2,4}(?:[ -][0-9]{1,4})?(?![\w.-])", _digit_groups),
     (rf"(?<![\w.])({_IP})(?![\w]|\.[0-9]){_PORT}", _address),
     (r"\b[vV](?:er\.\s?)?(?=[0-9])", "version "),
+    (
+        rf"(?i)\b((?:{PROGRAMS})\s)([0-9]{{1,4}}\.[0-9]{{1,3}})(?![\w%°]|\.[0-9]|\s?{UNIT}(?!\w))",
+        lambda match: match[1] + _points(match[2]),
+    ),
     (r"(?<![\w.])[0-9]{1,5}(?:\.[0-9]{1,5}){2,4}(?![0-9_]|\.[0-9])(?:-?(?=[A-Za-z]))?", _version),
     (r"\b24/7\b", "twenty four seven"),
     (r"\b50/50\b", "fifty fifty"),

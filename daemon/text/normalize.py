@@ -5,9 +5,10 @@ from functools import lru_cache
 
 from anyascii import anyascii
 
-from daemon.text.capitals_en import calm_capitals
-from daemon.text.markup import clean_characters, strip_markup
-from daemon.text.rules_en import RULES
+from daemon.text.language import Language
+from daemon.text.languages import find_language
+from daemon.text.lexicon import Lexicon
+from daemon.text.markup import EmojiStyle, clean_characters, name_emoji, strip_markup
 
 MAX_GROWTH = 40
 """The result is at most ``MAX_GROWTH * (len(text) + 1)`` characters long."""
@@ -23,29 +24,67 @@ _MARKS = {
 """Punctuation an alphabet may lack -> the nearest it has."""
 
 
-def normalize(text: str, *, alphabet: str | None = None) -> str:
-    """Spell out numbers, units, dates and the like; drop markup, emoji and whatever cannot be read.
+class Normalizer:
+    """Text as people write it -> text as it is read aloud. Immutable and thread-safe.
 
     Args:
-        text: anything, English.
+        language: code of the text's language; what languages.py has no module for is read without its rules.
         alphabet: the characters the model knows; None for a model that takes any text. With an alphabet the result
             has only its characters.
-
-    Returns:
-        Speakable text that ends with a full stop, question or exclamation mark (where the alphabet has them), at most
-        ``MAX_GROWTH * (len(text) + 1)`` characters; "" if nothing can be spoken.
+        lexicon: words the user wants read in another way.
+        emoji: leave them out, or read their names.
     """
-    spoken = calm_capitals(strip_markup(clean_characters(text)))
-    for pattern, words in RULES:
-        spoken = pattern.sub(words, spoken)
-    spoken = re.sub(r"([^\W\d_])\1{3,}+", r"\1\1", spoken)
-    known = None if alphabet is None else frozenset(alphabet)
-    spoken = _punctuate(spoken if known is None else _transliterate(spoken, known))
-    spoken = re.sub(rf"[^\W\d_]{{{_MAX_WORD}}}(?=[^\W\d_])", r"\g<0> ", spoken)
+
+    def __init__(
+        self,
+        *,
+        language: str = "en",
+        alphabet: str | None = None,
+        lexicon: Lexicon | None = None,
+        emoji: EmojiStyle = "drop",
+    ) -> None:
+        self._language: Language = find_language(language)
+        self._known = None if alphabet is None else frozenset(alphabet)
+        self._lexicon = lexicon
+        self._names_emoji = emoji == "name"
+
+    def __call__(self, text: str) -> str:
+        """Spell out numbers, units, dates and the like; drop markup and whatever cannot be read.
+
+        Returns:
+            Speakable text that ends with a full stop, question or exclamation mark (where the alphabet has them), at
+            most ``MAX_GROWTH * (len(text) + 1)`` characters (with a lexicon: of what it made of the text); "" if
+            nothing can be spoken.
+        """
+        if self._names_emoji:
+            text = name_emoji(text, self._language.code)
+        spoken = self._language.calm(strip_markup(clean_characters(text)))
+        if self._lexicon:
+            spoken = self._lexicon.apply(spoken)
+        max_length = MAX_GROWTH * (max(len(text), len(spoken)) + 1)
+        for pattern, words in self._language.rules:
+            spoken = pattern.sub(words, spoken)
+        return _finish(spoken, self._known)[:max_length]
+
+
+def normalize(text: str, *, alphabet: str | None = None) -> str:
+    """English text, read without lexicon or emoji (see ``Normalizer``)."""
+    return _normalizer(alphabet)(text)
+
+
+@lru_cache(maxsize=16)
+def _normalizer(alphabet: str | None) -> Normalizer:
+    return Normalizer(alphabet=alphabet)
+
+
+def _finish(text: str, known: frozenset[str] | None) -> str:
+    """Words and marks in a form that the model can read; "" if there is nothing."""
+    text = re.sub(r"([^\W\d_])\1{3,}+", r"\1\1", text)
+    text = _punctuate(text if known is None else _transliterate(text, known))
+    text = re.sub(rf"[^\W\d_]{{{_MAX_WORD}}}(?=[^\W\d_])", r"\g<0> ", text)
     if known is not None:
-        spoken = "".join(char for char in spoken if char in known).strip()
-    spoken = spoken[: MAX_GROWTH * (len(text) + 1)]
-    return spoken if any(char.isalnum() for char in spoken) else ""
+        text = "".join(char for char in text if char in known).strip()
+    return text if any(char.isalnum() for char in text) else ""
 
 
 def _transliterate(text: str, known: frozenset[str]) -> str:
@@ -70,7 +109,7 @@ def _known_form(char: str, known: frozenset[str]) -> str:
 def _punctuate(text: str) -> str:
     """One space or mark between words, no space before a mark, a full stop at the end."""
     text = re.sub(r"(?<![^\W_])'|'(?![^\W_])", "", text)
-    text = re.sub(r"(?<!\.)\.{2,}+(?=\s?[a-z])", ",", text)
+    text = re.sub(r"(?<!\.)\.{2,}+(?=\s{0,3}[a-z])", ",", text)
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r" ?[,.?!](?: ?[,.?!])*+", lambda match: _strongest(match[0]) + " ", text)
     text = re.sub(r"(?<=[(\[{]) ", "", text)

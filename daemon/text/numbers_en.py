@@ -5,7 +5,7 @@ from typing import Any
 
 from num2words import num2words
 
-from daemon.text.tables_en import UNITS
+from daemon.text.units_en import UNITS
 
 MAX_DIGITS = 15
 """Longer runs are read digit by digit: nobody follows "quadrillion", and num2words ends at 10 ** 306."""
@@ -47,12 +47,18 @@ def year(digits: str) -> str:
 
 
 def short_code(digits: str) -> str:
-    """Digits of a code such as A320 (three twenty) or B12 (twelve)."""
+    """Digits of a code such as A320 (three twenty), B12 (twelve) or 1080 (ten eighty)."""
+    if len(digits) == 4 and digits[0] != "0" and digits[1:] != "000":
+        return f"{cardinal(digits[:2])} {_tail(digits[2:])}"
     if len(digits) == 3 and digits[0] != "0":
-        rest = digits[1:]
-        tail = "hundred" if rest == "00" else f"oh {cardinal(rest[1])}" if rest[0] == "0" else cardinal(rest)
-        return f"{cardinal(digits[0])} {tail}"
-    return cardinal(digits) if len(digits) <= 2 else spell(digits)
+        return f"{cardinal(digits[0])} {_tail(digits[1:])}"
+    return cardinal(digits) if len(digits) <= 2 or digits[1:] == "000" else spell(digits)
+
+
+def _tail(digits: str) -> str:
+    if digits == "00":
+        return "hundred"
+    return f"oh {cardinal(digits[1])}" if digits[0] == "0" else cardinal(digits)
 
 
 def split_number(text: str) -> tuple[str, str]:

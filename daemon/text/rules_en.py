@@ -5,20 +5,38 @@ first. No pattern may take more than a bounded number of characters per start, o
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from re import Match
 
 from daemon.text.amounts_en import AMOUNT_RULES, GROUP_RULES, RANGE_RULES, WRITING_RULES
-from daemon.text.capitals_en import CAPITAL_RULES
+from daemon.text.capitals_en import CAPITAL_RULES, INITIAL_RULES
 from daemon.text.dates_en import DATE_RULES, TIME_RULES, YEAR_RULES
+from daemon.text.language import compile_rules
 from daemon.text.names_en import ADDRESS_RULES, CODE_RULES
 from daemon.text.numbers_en import NUMBER, cardinal, number, ordinal, short_code, spell
+from daemon.text.roman_en import ROMAN_RULES
 from daemon.text.rule import Rule
-from daemon.text.tables_en import ABBREVIATIONS, CALENDAR, MAY_END, STREET, SYMBOLS, TITLES
+from daemon.text.tables_en import (
+    ABBREVIATIONS,
+    BEFORE_NUMBER,
+    CALENDAR,
+    COMPASS,
+    DRIVE,
+    MAY_END,
+    RANKS,
+    ROADS,
+    SHORT_FORMS,
+    STREET,
+    SYMBOLS,
+    TITLES,
+)
 
 
 def _any_of(words: Iterable[str]) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+
+
+_CASED = rf"(?i:{_any_of(word for word in BEFORE_NUMBER if len(word) > 1)})"
 
 
 def _code(match: Match[str]) -> str:
@@ -41,6 +59,14 @@ def _title(match: Match[str]) -> str:
     return TITLES[match[1].lower()]
 
 
+def _before_number(match: Match[str]) -> str:
+    return BEFORE_NUMBER[match[1].lower()] + " "
+
+
+def _road(match: Match[str]) -> str:
+    return ABBREVIATIONS[match[1].lower()]
+
+
 def _abbreviation(match: Match[str]) -> str:
     """The dot stays where it may have ended a sentence too."""
     words = ABBREVIATIONS[match[1].lower()]
@@ -60,6 +86,8 @@ def _hashtag(match: Match[str]) -> str:
 
 
 COMPARISON_RULES: list[Rule] = [
+    (r"!=", " not equal to "),
+    (r"(?<=[\w)])\s?[-=]>\s?(?=[\w(])", " to "),
     (r"(?<![<>=])(?:<=|\u2264)(?![<>=])", " at most "),
     (r"(?<![<>=])(?:>=|\u2265)(?![<>=])", " at least "),
     (r"(?<=\w)\s>\s(?=[A-Z][a-z])", ", "),  # Settings > System
@@ -67,14 +95,40 @@ COMPARISON_RULES: list[Rule] = [
     (r"(?<![<>=-])>(?![<>=])(?=\s?[-$£€.]?[0-9])|(?<=\w)\s?>\s?(?=\w)", " more than "),
 ]
 
+PLACE_RULES: list[Rule] = [
+    (rf"{DRIVE}\b(\.?)(?=\s[A-Z]|\s?$)", r"\1drive\2"),
+    (rf"{DRIVE}\b\.?", r"\1drive"),
+    (
+        rf"(?<![\w.])([NSEW])\.(?=\s\w{{1,30}}\s(?:St|Dr|Street|Avenue|Road|Drive|{ROADS})\b)",
+        lambda match: COMPASS[match[1]],
+    ),
+    (
+        rf"(?<=[0-9]\s)([NSEW]{{1,2}})\b\.?(?=\s\w{{1,30}}\s(?:St|Dr|Street|Avenue|Road|Drive|{ROADS})\b)",
+        lambda match: COMPASS.get(match[1], match[0]),
+    ),
+    (
+        r"\b((?i:winds?|gusts?|heading|blowing)(?:\sis|\sare)?(?:\sfrom)?(?:\sthe)?:?\s)([NESW]{1,3})\b",
+        lambda match: match[1] + COMPASS.get(match[2], match[2]),
+    ),
+    (
+        r"\b(from\s(?:the\s)?)([NS][EW]|[NS]N[EW]|[NS]S[EW]|[EW][NS][EW])\b",
+        lambda match: match[1] + COMPASS.get(match[2], match[2]),
+    ),
+    (r"\bMt\b\.?(?=\s[A-Z])", "Mount"),
+    (r"\bFt\b\.?(?=\s[A-Z])", "Fort"),
+]
+
 _TABLE: list[Rule] = [
     *ADDRESS_RULES,
+    (rf"(?<![\w.])(?<![0-9]\s)({_CASED}|[cp])\.\s?(?=[0-9])", _before_number),
+    *PLACE_RULES,
+    *ROMAN_RULES,
+    *INITIAL_RULES,
     *COMPARISON_RULES,
     *WRITING_RULES,
     *DATE_RULES,
     *CODE_RULES,
     *GROUP_RULES,
-    (r"\b(?:US|AU|CA|NZ)(?=\$)", ""),
     *YEAR_RULES,
     # ranges before what they are ranges of
     *RANGE_RULES,
@@ -86,17 +140,24 @@ _TABLE: list[Rule] = [
         lambda m: ordinal(m[1].replace(",", "")),
     ),
     # abbreviations
-    (r"(?:#\s?(?=[0-9]|(?:zero|one|two|three|four|five|six|seven|eight|nine)\b)|\b[Nn][or]\.\s?(?=[0-9]))", "number "),
+    (r"(?:#\s?(?=[0-9]|(?:zero|one|two|three|four|five|six|seven|eight|nine)\b))", "number "),
     (rf"(?i)(?<![\w.])({_any_of(TITLES)})\b(?:\.|(?-i:(?=\s[A-Z])))", _title),
+    (rf"(?<![\w.])({_any_of(rank.title() for rank in RANKS)})\.(?=\s[A-Z])", lambda match: RANKS[match[1].lower()]),
     (r"\bSt\b\.?(?=\s[A-Z])", "saint"),
     (r"\bSt\b\.?", "street"),
     (rf"(?i)(?<![\w.])({_any_of(ABBREVIATIONS)})\.(?!\w)", _abbreviation),
+    (rf"(?<=\w\s)({ROADS})\b(?!\.)", _road),
     (r"(?i)(?<![\w.])vs(?![\w.])", "versus"),
+    (r"\bPh\.?D\b\.?", "P H D"),
+    (r"\bpH\b", "P H"),
     (r"(?i)(?<![\w.])([ap])\.m\b\.?", lambda match: f"{match[1].upper()} M"),
+    (rf"\b({_any_of(SHORT_FORMS)})\b", lambda match: SHORT_FORMS[match[1]]),
     (r"(?i)\bw/o\b", "without"),
     (r"(?i)\bw/(?=\s?[a-z])", "with "),
     (r"#([A-Za-z_]\w{0,100})", _hashtag),
-    (r"(?i)\bok\b", "okay"),
+    (r"(?i)\b(?:ok\b|o\.k\b\.?)", "okay"),
+    (r"\b([A-G])#(?!\w)", r"\1 sharp"),
+    (r"(?<!\w)\.NET\b", "dot net"),
     # what is left of digits
     (r"\bPM(?=[0-9])", "P M "),
     (r"((?<![\w)])-)?(?<![\w.,])([0-9]{1,15}\.[0-9]{1,15})-?(?=[A-Za-z])", _number),
@@ -104,7 +165,7 @@ _TABLE: list[Rule] = [
         r"(?<!\w)(?:[A-Za-z]{1,10}-?[0-9]{1,15}|[0-9]{1,15}-?[A-Za-z]{1,12})(?:-?[A-Za-z0-9]{1,12}){0,2}(?![\w-])",
         _code,
     ),
-    (r"(?<=[0-9])\s\*\s(?=[0-9])", " times "),
+    (r"(?<=[0-9])\s?\*\s?(?=[0-9])", " times "),
     (r"(?<=[0-9]):(?=[0-9])", " to "),
     (r"(?<=[0-9])/(?=[0-9])", " slash "),
     (r"(?<![\w.])\.([0-9]{1,15})", lambda match: f"point {spell(match[1])}"),
@@ -112,14 +173,13 @@ _TABLE: list[Rule] = [
     # signs and capitals
     (r"\^\s(two)\b", " squared"),
     (r"\^\s(three)\b", " cubed"),
+    (r"(?<=[a-z])\s?\^\s?(?=[a-z])", " to the power of "),
     (r"~\s?(?=[a-z])", "about "),
     (rf"[{re.escape(''.join(SYMBOLS))}]++", _symbol),
-    *CAPITAL_RULES,
     (r"(?<=[a-z])\.(?=[a-z])", " dot "),
+    *CAPITAL_RULES,
     (r"\s/\s", ", "),
     (r"[*^~<>#|\\/_]", " "),
 ]
 
-RULES: list[tuple[re.Pattern[str], str | Callable[[Match[str]], str]]] = [
-    (re.compile(pattern), words) for pattern, words in _TABLE
-]
+RULES = compile_rules(_TABLE)

@@ -5,9 +5,10 @@ sentence-stream was looked at and does not serve: it gives no offsets, strips ch
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from daemon.text.tables_en import ABBREVIATIONS, CALENDAR, MAY_END, NEVER_END, STREET
+from daemon.text.language import Sentences
+from daemon.text.languages import find_language
 from daemon.values import Segment
 
 MAX_RAW_CHARS = 1000
@@ -26,9 +27,7 @@ _BLANKS = re.compile(r"[^\S\n]*")
 _DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]")
 _LAST_WORD = re.compile(r"(?:^|[\s(\"'\u201c\u2018])([^\s(\"'\u201c\u2018]{1,12})$")
 _NEXT_WORD = re.compile(r"[^\W\d_]{1,10}|.?", re.DOTALL)
-_STREET = re.compile(STREET + r"\Z")
-_CONJUNCTION = re.compile(r" (?=(?:and|or|but|because|so|that|which|who|when|while|if|then|with|to|for)\b)")
-_BREAKS = (re.compile(r"(?<=[.!?]) "), re.compile(r"(?<=[,;:]) "), _CONJUNCTION)
+_BREAKS = (re.compile(r"(?<=[.!?]) "), re.compile(r"(?<=[,;:]) "))
 """Where a sentence is best cut, best first."""
 _ANY_SPACE = re.compile(" ")
 
@@ -40,20 +39,37 @@ class TextSegmenter:
         normalize: raw sentence -> speakable text, "" if there is none.
         count_tokens: how many tokens the model makes of a text.
         max_tokens: no segment has more; at least 8.
+        language: of the text.
     """
 
-    def __init__(self, normalize: Callable[[str], str], count_tokens: Callable[[str], int], max_tokens: int) -> None:
+    def __init__(
+        self,
+        normalize: Callable[[str], str],
+        count_tokens: Callable[[str], int],
+        max_tokens: int,
+        *,
+        language: str = "en",
+    ) -> None:
         if max_tokens < _MIN_TOKENS:
             raise ValueError(f"max_tokens must be at least {_MIN_TOKENS}, got {max_tokens}")
         self._normalize = normalize
         self._count_tokens = count_tokens
         self._max_tokens = max_tokens
+        self._sentences = find_language(language).sentences
+        more = self._sentences.conjunctions
+        self._breaks = (*_BREAKS, more) if more else _BREAKS
         self._reset()
 
     def push(self, text: str) -> list[Segment]:
         """Take more text; return the segments that are now complete."""
         self._waiting += text
         return self._take(ended=False)
+
+    def interrupt(self, num_skipped: int = 0) -> list[Segment]:
+        """What waits ends here, though the text goes on, after characters that are not read."""
+        segments = self._take(ended=True)
+        self._offset += num_skipped
+        return segments
 
     def flush(self) -> list[Segment]:
         """The text has ended; return what is left. The next push starts a new text, at offset 0."""
@@ -72,7 +88,7 @@ class TextSegmenter:
         while True:
             start = _skip(_SPACES, self._waiting, start)
             window = self._waiting[start : start + MAX_RAW_CHARS]
-            end = find_sentence_end(window, ended=ended)
+            end = find_sentence_end(window, self._sentences, ended=ended)
             if end is None:
                 break
             segments += self._segments(window[:end], self._offset + start)
@@ -111,16 +127,17 @@ class TextSegmenter:
             if tokens <= self._max_tokens or len(piece) <= 1:
                 parts.append(closed if tokens <= self._max_tokens else piece)
                 continue
-            left, right = _halve(piece, -(-tokens // self._max_tokens))
+            left, right = _halve(piece, -(-tokens // self._max_tokens), self._breaks)
             rest += [part for part in (right, left) if part]
         return parts
 
 
-def find_sentence_end(window: str, *, ended: bool) -> int | None:
+def find_sentence_end(window: str, sentences: Sentences, *, ended: bool) -> int | None:
     """Where the first sentence of ``window`` ends; None if only more text can tell.
 
     Args:
         window: starts with the sentence; at most MAX_RAW_CHARS characters. A full window is always cut.
+        sentences: what the language knows of them.
         ended: no text follows the window.
     """
     final = ended or len(window) == MAX_RAW_CHARS
@@ -131,7 +148,7 @@ def find_sentence_end(window: str, *, ended: bool) -> int | None:
         following = window[at : _skip(_NEXT_WORD, window, at)]
         separated = at > match.end() or following in ("", "\n") or match[0][0] in _WIDE_MARKS
         is_cut = not final and at + len(following) == len(window)
-        ends = separated and _ends(window, match, following, is_cut=is_cut)
+        ends = separated and _ends(window, match, following, sentences, is_cut=is_cut)
         if ends is None or not (following or final):
             return None  # the marks may go on, and what follows decides
         if ends:
@@ -149,7 +166,7 @@ def _skip(pattern: re.Pattern[str], text: str, start: int) -> int:
     return match.end() if match else start
 
 
-def _ends(window: str, match: re.Match[str], following: str, *, is_cut: bool) -> bool | None:
+def _ends(window: str, match: re.Match[str], following: str, sentences: Sentences, *, is_cut: bool) -> bool | None:
     """Whether the marks end a sentence, given the word or character after the blanks that follow ("" at the end).
 
     None if the word is cut and the whole of it can tell.
@@ -163,33 +180,33 @@ def _ends(window: str, match: re.Match[str], following: str, *, is_cut: bool) ->
     if len(marks) > 1 and not closed:
         return not first.islower()  # Wait... what
     before = window[max(0, match.start() - 45) : match.start()]
-    if _STREET.search(before):
+    if sentences.street and sentences.street.search(before):
         return first.isupper()  # on Elm St. Dinner
     word = _LAST_WORD.search(before[-13:])
-    if word and word[1].lower() in CALENDAR & MAY_END and first.isupper():
-        return _day_ends(following.lower(), is_cut=is_cut)
-    return _dot_ends(word[1], first, is_all=match.start() == len(word[1])) if word else True
+    if word and word[1].lower() in sentences.calendar & sentences.may_end and first.isupper():
+        return _day_ends(following.lower(), sentences, is_cut=is_cut)
+    return _dot_ends(word[1], first, sentences, is_all=match.start() == len(word[1])) if word else True
 
 
-def _day_ends(following: str, *, is_cut: bool) -> bool | None:
+def _day_ends(following: str, sentences: Sentences, *, is_cut: bool) -> bool | None:
     """The same for the dot of Mon. or Nov. and a word with a capital: Mon. Nov. 20 goes on, Mon. Dinner does not."""
-    if is_cut and any(name.startswith(following) for name in CALENDAR):
+    if is_cut and any(name.startswith(following) for name in sentences.calendar):
         return None
-    return following not in CALENDAR
+    return following not in sentences.calendar
 
 
-def _dot_ends(word: str, following: str, *, is_all: bool) -> bool:
+def _dot_ends(word: str, following: str, sentences: Sentences, *, is_all: bool) -> bool:
     """The same for another dot after ``word``, which may be all there is before it, and the next character."""
     key = word.lower()
-    if key in NEVER_END or (len(word) == 1 and word.isalpha() and word.isupper()):
+    if {key, word} & sentences.never_end or (len(word) == 1 and word.isalpha() and word.isupper()):
         return False  # Dr. Smith, J. Smith
     if is_all and word.isdigit():
         return False  # 1. Wash the car
-    if key in ("no", "nr"):
+    if key in sentences.before_number:
         return not following.isdigit()
-    if ABBREVIATIONS.get(key, "a")[0].isupper():
+    if key in sentences.names:
         return False  # Mon. 9 to 5
-    if key in MAY_END or _DOTTED.fullmatch(key):
+    if key in sentences.may_end or _DOTTED.fullmatch(key):
         return not (following.islower() or following.isdigit())  # 7 a.m. tomorrow
     return True
 
@@ -208,11 +225,11 @@ def _close(text: str) -> str:
     return text + "," if text[-1].isalnum() else text
 
 
-def _halve(text: str, num_parts: int) -> tuple[str, str]:
+def _halve(text: str, num_parts: int, breaks: Sequence[re.Pattern[str]]) -> tuple[str, str]:
     """Cut once, so that both sides can become parts of similar length: at a mark, before a conjunction, a word."""
     target = len(text) * (num_parts // 2) // num_parts
     slack = len(text) / (2 * num_parts)
-    for pattern in _BREAKS:
+    for pattern in breaks:
         near = _positions(pattern, text, target, slack)
         if near:
             at = min(near, key=lambda position: abs(position - target))

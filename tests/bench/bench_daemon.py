@@ -31,6 +31,8 @@ from daemon.bench import SENTENCES  # noqa: E402
 BASE = "crier/bench"
 FINAL = ("finished", "cancelled", "expired", "rejected", "failed")
 STARTS = 5
+CONFIG = f"{NULL_CONFIG}[phrases]\ncache = false\n"
+"""Everything is spoken anew: what comes from disk says nothing of the voice."""
 PAUSE_S = 0.3
 """Between announcements, so that each finds an idle speaker with a closed device."""
 
@@ -155,9 +157,7 @@ def measure_pulse(folder, port, rounds):
         return None
     with (
         start_pulse(folder) as pulse,
-        run_daemon(
-            folder, NULL_CONFIG.replace("null", "pyaudio") + mqtt_section(port, "bench"), env=pulse.env
-        ) as daemon,
+        run_daemon(folder, CONFIG.replace("null", "pyaudio") + mqtt_section(port, "bench"), env=pulse.env) as daemon,
         Speaker(daemon, port) as speaker,
     ):
         pulse.record()  # with nobody listening a null sink renders 2 s at a time, as no sound card does
@@ -177,7 +177,7 @@ def measure_all(folder, rounds, idle_s):
     """Every figure."""
     broker = start_broker(folder)
     try:
-        config = NULL_CONFIG + mqtt_section(broker.port, "bench")
+        config = CONFIG + mqtt_section(broker.port, "bench")
         figures = {"machine": machine(), "ready_ms": measure_start(folder, config, min(STARTS, rounds))}
         with run_daemon(folder, config) as daemon, Speaker(daemon, broker.port) as speaker:
             figures["at_start"] = speaker.memory()

@@ -17,7 +17,8 @@ from soundcard import wait_until
 from daemon.audio.ring import PcmRing
 from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
-from daemon.synthesizer import Synthesizer, TextSource
+from daemon.synthesizer import Synthesizer
+from daemon.text_source import TextSource
 from daemon.values import SAMPLE_RATE, EventType, SpeakRequest
 
 STARTER = Path(__file__).resolve().parents[2] / "models" / "starter"
@@ -73,6 +74,7 @@ def speak(synthesizer, text, ring):
         ring,
         lambda: False,
         voice=None,
+        speed=1.0,
         beat=lambda: None,
         on_first_sample=lambda _: None,
     )

@@ -192,24 +192,46 @@ def test_sigterm_while_speaking_ends_within_two_seconds(crier):
 
 
 def test_sighup_reloads_what_can_be_reloaded(crier):
-    """Queue settings change at once; a broken file changes nothing; the rest is named as needing a restart."""
-    crier.config.write_text(crier.config.read_text() + "\n[queue]\nmax_waiting = 1\n[text]\nmax_chars = 5\n")
+    """Queue, text, chimes and quiet hours change at once; a broken file, or one that names one, changes nothing;
+    the rest is named as needing a restart."""
+    before = crier.config.read_text()
+    changes = """
+[queue]
+max_waiting = 1
+[text]
+max_chars = 300
+[chimes.before]
+low = "ding"
+[quiet]
+start = "00:00"
+end = "00:00"
+volume = 50
+[mqtt]
+port = 1884
+"""
+    crier.config.write_text(before + changes)
     crier.process.send_signal(signal.SIGHUP)
     crier.wait_note("READY=1")
     client = crier.client()
     end = time.monotonic() + 10
-    while "take effect at the next start" not in crier.log.read_text():
+    while "changes in [mqtt] take effect at the next start" not in crier.log.read_text():
         assert time.monotonic() < end
         time.sleep(0.05)
     client.wait_for("started", client.say(LONG))
     client.say(LONG)  # the one that may wait
     assert client.op("say", text=LONG)["error"]["code"] == "queue_full"
-    crier.config.write_text("[queue]\nmax_waiting = 'many'\n")
-    crier.process.send_signal(signal.SIGHUP)
-    end = time.monotonic() + 10
-    while "config not reloaded" not in crier.log.read_text():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    assert client.op("say", text="a" * 301)["error"]["code"] == "too_long"
+    for number, content in enumerate(
+        ["[queue]\nmax_waiting = 'many'\n", changes.replace('"ding"', '"dong"'), '[text]\nlexicon = "/no/such.toml"\n'],
+        1,
+    ):
+        crier.config.write_text(before + content if number > 1 else content)
+        crier.process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 10
+        while crier.log.read_text().count("config not reloaded") < number:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    assert client.op("say", text="a" * 301)["error"]["code"] == "too_long"
     assert client.op("status")["ok"]
 
 
@@ -226,12 +248,12 @@ def test_the_watchdog_is_fed(tmp_path):
 
 
 def test_nothing_is_connected_to_and_nothing_is_left_behind(crier, tmp_path):
-    """No network socket is ever open, and no library writes into the home folder (onnxruntime's telemetry would)."""
+    """No network socket is ever open, and nothing but the phrase is written (onnxruntime's telemetry would)."""
     client = crier.client()
     client.wait_for("finished", client.say(SHORT))
     assert {c.family.name for c in crier.info().net_connections("all")} == {"AF_UNIX"}
     files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
-    assert files == []
+    assert [path.suffix for path in files] == [".phrase"]
 
 
 def test_idle_costs_next_to_nothing(crier):

@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from broker import Watcher, start_broker
+from broker import Watcher, start_broker, wait_online
 from daemon_process import ROOT, mqtt_section, render, run_daemon
 from soundcard import FifoCard, contains, start_pulse, wait_until
 
@@ -74,14 +74,6 @@ def publish(broker, topic, message):
     """Publish with the command of the README."""
     command = ["mosquitto_pub", "-h", "127.0.0.1", "-p", str(broker.port), "-t", topic, "-m", message, "-q", "1"]
     subprocess.run(command, check=True, timeout=10)
-
-
-def wait_online(broker, node):
-    """Wait until the speaker has subscribed: what is published before would not be heard."""
-    with Watcher(broker.port, f"crier/{node}/#") as watcher:
-        watcher.wait(f"crier/{node}/availability", lambda payload: payload == b"online")
-        watcher.publish(f"crier/{node}/get", ResponseTopic=f"crier/{node}/test")
-        watcher.wait(f"crier/{node}/test")
 
 
 def wait_event(watcher, node, event_type, request_id=""):

@@ -47,7 +47,9 @@ def test_scripts_pass_shellcheck():
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--dev"], ["--purge"], ["--local", "--purge"]])
+@pytest.mark.parametrize(
+    "arguments", [["--nonsense"], ["--dev"], ["--purge"], ["--local", "--purge"], ["--uninstall", "--wyoming"]]
+)
 def test_wrong_arguments_are_usage_errors(arguments: list[str]):
     """What makes no sense ends with 2 and the usage, and does nothing."""
     done = _install(*arguments)
@@ -62,6 +64,16 @@ def test_dry_run_changes_nothing(tmp_path: Path):
     assert "building for this CPU" in said
     for name in (*INSTALLED[1:-1], "etc/crier/config.toml", "usr/local/bin/crier", "var/lib/crier/models/starter"):
         assert f"{tmp_path}/root/{name}\n" in said
+
+
+def test_wyoming_is_installed_when_asked_for_and_kept(tmp_path: Path):
+    """--wyoming adds its packages; an update without it does not take them away."""
+    stamp = tmp_path / "opt/crier/.crier-stamp"
+    assert "[wyoming]" not in _succeed("--dry-run", DESTDIR=tmp_path)
+    assert "[wyoming]" in _succeed("--dry-run", "--wyoming", DESTDIR=tmp_path)
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text("extras wyoming\n")
+    assert "[wyoming]" in _succeed("--dry-run", DESTDIR=tmp_path)
 
 
 def test_dry_run_of_removal_keeps_what_is_the_users(tmp_path: Path):

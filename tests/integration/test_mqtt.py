@@ -1,25 +1,18 @@
 """The MQTT input against a real mosquitto."""
 
+import contextlib
 import json
-import logging
 import os
 import subprocess
 import sys
 import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from broker import Watcher, free_port, make_certificates, refusing_mqtt5, start_broker
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.reasoncodes import ReasonCode
+from broker import Watcher, free_port, refusing_mqtt5, start_broker
+from mqtt_running import mosquitto_pub, running, wait_until
 from recording_speaker import RecordingSpeaker
 
-from daemon.config_sections import MqttConfig
-from daemon.errors import ConfigError
-from daemon.inputs.mqtt import MqttInput
-from daemon.inputs.mqtt_credentials import read_password
 from daemon.values import Event, EventType, Priority, Reason
 
 REPOSITORY = Path(__file__).parents[2]
@@ -47,40 +40,6 @@ def broker(tmp_path_factory):
 def node(request):
     """A node of its own for each test: what is retained stays with it."""
     return "".join(letter if letter.isalnum() else "_" for letter in request.node.name)[-60:]
-
-
-def wait_until(true, timeout=15):
-    end = time.monotonic() + timeout
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-@contextmanager
-def running(port, node, speaker=None, *, password=None, connected=True, beat=lambda: None, **config):
-    """A started MqttInput that gets the speaker's events."""
-    speaker = speaker or RecordingSpeaker()
-    mqtt = MqttInput(
-        MqttConfig(enabled=True, host="127.0.0.1", port=port, node=node, **config),
-        speaker,
-        password=password,
-        beat=beat,
-    )
-    speaker.listeners.append(mqtt.on_event)
-    mqtt.speaker = speaker
-    mqtt.start()
-    try:
-        if connected:
-            wait_until(lambda: mqtt.connected)
-        yield mqtt
-    finally:
-        mqtt.close()
-    assert not mqtt._thread.is_alive()
-
-
-def mosquitto_pub(port, topic, message, *options):
-    command = ["mosquitto_pub", "-p", str(port), "-t", topic, "-m", message, *options]
-    subprocess.run(command, check=True, timeout=10)
 
 
 @pytest.mark.parametrize("version", ["mqttv311", "mqttv5"])
@@ -155,30 +114,40 @@ def test_a_broker_of_3_1_1_only_is_served(broker, node):
         mqtt.speaker.wait("set")
 
 
-def test_commands_reach_the_speaker(broker, node):
-    """Every command topic does its part."""
-    with running(broker.port, node) as mqtt, Watcher(broker.port) as watcher:
-        base = f"crier/{node}"
+@pytest.mark.parametrize(("version", "to"), [("5", "node"), ("5", "all"), ("3.1.1", "node"), ("3.1.1", "all")])
+def test_commands_reach_the_speaker(broker, node, version, to):
+    """Every command topic does its part, the node's own and the ones for all, with either version."""
+    with contextlib.ExitStack() as stack:
+        port = broker.port if version == "5" else stack.enter_context(refusing_mqtt5(broker.port))
+        mqtt = stack.enter_context(running(port, node))
+        watcher = stack.enter_context(Watcher(broker.port))
+        base = f"crier/{node if to == 'node' else 'all'}"
         for topic, payload in [
             ("say", "Hi"),
+            ("say/low", "Low"),
             ("stop", "PRESS"),
             ("stop", "current"),
+            ("stop", "an-id"),
             ("pause", ""),
             ("resume", ""),
             ("repeat", "PRESS"),
             ("volume/set", "35"),
             ("mute/set", "ON"),
             ("voice/set", "starter"),
-            ("speed/set", "1"),
+            ("speed/set", "1.25"),
             ("stop", ""),
         ]:
             watcher.publish(f"{base}/{topic}", payload)
-        wait_until(lambda: len([call for call in mqtt.speaker.calls if call[0] == "stop"]) == 3)
+        wait_until(lambda: len([call for call in mqtt.speaker.calls if call[0] == "stop"]) == 4)
         names = [call[0] for call in mqtt.speaker.calls]
-        assert names == ["say", "stop", "stop", "pause", "resume", "repeat", "set", "set", "set", "stop"]
-        before = len(watcher.payloads(f"{base}/state"))
+        expected = ["say"] * 2 + ["stop"] * 3 + ["pause", "resume", "repeat"] + ["set"] * 4 + ["stop"]
+        assert names == expected
+        assert [call[1] for call in mqtt.speaker.calls if call[0] == "stop"] == ["all", "current", "an-id", "all"]
+        changes = [call[1].model_dump(exclude_none=True) for call in mqtt.speaker.calls if call[0] == "set"]
+        assert changes == [{"volume": 35}, {"mute": True}, {"voice": "starter"}, {"speed": 1.25}]
+        before = len(watcher.payloads(f"crier/{node}/state"))
         watcher.publish(f"{base}/get")
-        wait_until(lambda: len(watcher.payloads(f"{base}/state")) > before)
+        wait_until(lambda: len(watcher.payloads(f"crier/{node}/state")) > before)
 
 
 @pytest.mark.parametrize(
@@ -267,66 +236,6 @@ def test_the_last_will_tells_of_a_crash(broker, node):
         watcher.wait(f"crier/{node}/availability", lambda payload: payload == b"online")
         process.kill()
         watcher.wait(f"crier/{node}/availability", lambda payload: payload == b"offline")
-
-
-def test_a_wrong_password_is_logged_once(tmp_path, node, caplog):
-    """The refusal names the reason and the user, once, however often it is tried; the right one connects."""
-    broker = start_broker(tmp_path, users={"crier": "right"})
-    caplog.set_level(logging.WARNING, "daemon.inputs")
-    try:
-        broker_log = tmp_path / "mosquitto.log"
-        with running(broker.port, node, username="crier", password="wrong", connected=False):  # noqa: S106 a test's own
-            wait_until(lambda: broker_log.read_text().count("not authorised") >= 2)
-        (record,) = caplog.records
-        assert "refused by the broker: Not authorized (username 'crier')" in record.message
-        with running(broker.port, node, username="crier", password="right") as mqtt:  # noqa: S106 a test's own
-            assert mqtt.connected
-    finally:
-        broker.kill()
-
-
-def test_refused_subscriptions_are_named(node, caplog):
-    """Topics the broker's access list forbids are in the log."""
-    mqtt = MqttInput(
-        MqttConfig(node=node),
-        RecordingSpeaker(),
-        password=None,
-        beat=lambda: None,
-    )
-    granted, refused = (ReasonCode(PacketTypes.SUBACK, name) for name in ("Granted QoS 1", "Not authorized"))
-    mqtt._on_subscribe(None, None, 1, [granted, refused], None)
-    mqtt.close()
-    assert f"topics=crier/{node}/say/json" in caplog.text
-
-
-@pytest.mark.filterwarnings("ignore:unclosed <ssl:ResourceWarning")  # paho leaves it to the collector
-def test_tls(tmp_path, node, caplog):
-    """With the right CA it is spoken to; with another it is refused with a reason."""
-    broker = start_broker(tmp_path, tls=True)
-    (tmp_path / "other").mkdir()
-    make_certificates(tmp_path / "other")
-    try:
-        with running(broker.port, node, tls_ca=str(tmp_path / "ca.pem")) as mqtt:
-            for number in range(20):
-                options = ("--cafile", str(tmp_path / "ca.pem"), "-h", "localhost", "-q", "1")
-                mosquitto_pub(broker.port, f"crier/{node}/say", f"safe {number}", *options)
-            mqtt.speaker.wait_said("safe 19")
-        with running(broker.port, node, tls_ca=str(tmp_path / "other" / "ca.pem"), connected=False):
-            wait_until(lambda: "certificate verify failed" in caplog.text)
-    finally:
-        broker.kill()
-
-
-def test_credential_files_are_checked(tmp_path):
-    """A missing CA or password file is one clear error; systemd's credential is found by itself."""
-    with pytest.raises(ConfigError, match="/nowhere"), running(free_port(), "x", tls_ca="/nowhere"):
-        pass
-    with pytest.raises(ConfigError, match="password_file /nowhere"):
-        read_password(MqttConfig(password_file="/nowhere"), None)  # noqa: S106 a path
-    (tmp_path / "mqtt-password").write_text("secret\nmore")
-    assert read_password(MqttConfig(), tmp_path) == "secret"
-    assert read_password(MqttConfig(password_file=str(tmp_path / "mqtt-password")), None) == "secret"
-    assert read_password(MqttConfig(), None) is None
 
 
 def test_closing_does_not_wait_for_a_dead_broker(node):

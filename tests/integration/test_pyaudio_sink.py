@@ -10,10 +10,10 @@ import soundcard
 from soundcard import contains, wait_until
 
 from daemon.audio import pyaudio_sink
-from daemon.audio.playback import PlayOutcome
 from daemon.audio.player import Player
 from daemon.audio.pyaudio_sink import PyAudioSink, list_devices
 from daemon.audio.ring import PcmRing
+from daemon.audio.utterance import PlayOutcome
 from daemon.config_sections import AudioConfig
 from daemon.errors import AudioError
 from daemon.values import SAMPLE_RATE

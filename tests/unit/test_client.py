@@ -118,6 +118,7 @@ def test_an_empty_stdin_is_bad_input(daemon, monkeypatch, capsys):
         (["say", "Hello", "--voice", "nobody"], "no voice nobody"),
         (["say", "Hello", "--volume", "300"], "volume"),
         (["set", "volume", "loud"], "volume must be"),
+        (["set", "speed", "3"], "speed: "),
         (["repeat"], "nothing has been said"),
     ],
 )
@@ -138,8 +139,13 @@ def test_commands_and_settings(daemon, capsys):
         ["set", "volume", "-5"],
         ["set", "mute", "on"],
         ["set", "voice", "x"],
+        ["set", "speed", "1.2"],
+        ["say", "Hello", "--speed", "0.8", "--chime", "ding"],
     ):
         assert daemon.crier(*argv) == 0
+    said = daemon.speaker.calls.pop()
+    assert (said[0], said[1].speed, said[1].chime) == ("say", 0.8, "ding")
+    assert capsys.readouterr().out.strip() == said[1].id
     assert daemon.speaker.calls == [
         ("stop", "all"),
         ("pause",),
@@ -147,8 +153,8 @@ def test_commands_and_settings(daemon, capsys):
         ("set", SettingsChange(volume_step=-5)),
         ("set", SettingsChange(mute=True)),
         ("set", SettingsChange(voice="x")),
+        ("set", SettingsChange(speed=1.2)),
     ]
-    assert capsys.readouterr().out == ""
 
 
 def test_status_and_voices_for_people_and_programs(daemon, capsys):
@@ -163,7 +169,10 @@ def test_status_and_voices_for_people_and_programs(daemon, capsys):
     assert json.loads(capsys.readouterr().out)["voices"][0]["name"] == "starter"
 
 
-@pytest.mark.parametrize("argv", [["say"], ["say", "x", "--priority", "loud"], ["set", "mute", "maybe"], ["sing"], []])
+@pytest.mark.parametrize(
+    "argv",
+    [["say"], ["say", "x", "--priority", "loud"], ["set", "mute", "maybe"], ["set", "speed", "fast"], ["sing"], []],
+)
 def test_wrong_usage_exits_2(argv, capsys):
     """As argparse has it."""
     with pytest.raises(SystemExit) as caught:

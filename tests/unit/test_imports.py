@@ -25,29 +25,41 @@ LAYERS = (
         "settings",
         "places",
         "outbox",
+        "cache_folder",
+        "sound_file",
+        "recent_ids",
     ),
     ("text", "engine"),
-    ("inputs", "synthesizer", "announcements", "audio"),
+    ("audio",),
+    ("inputs", "synthesizer", "announcements", "ducking"),
     ("service", "tools"),
     ("app",),
     ("__main__",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 GROUPS = {
-    **dict.fromkeys(("desk", "speaking"), "service"),
-    **dict.fromkeys(("render", "bench", "doctor", "voice"), "tools"),
+    **dict.fromkeys(("desk", "speaking", "remote"), "service"),
+    **dict.fromkeys(("checks", "prebuffer", "quiet", "rendering", "sentences"), "service"),
+    "queue_item": "announcements",
+    **dict.fromkeys(("render", "bench", "doctor", "voice", "prerender", "discovery"), "tools"),
+    **dict.fromkeys(("output", "phrases", "reading", "speech", "text_source"), "synthesizer"),
     **dict.fromkeys(("client_say", "client_socket"), "client"),
 }
 """Modules that are one part of the program together, and may import each other."""
 CLIENT = "client"
 CLIENT_TOOLS = {"tools", "synthesizer", "audio", "text", "engine"}
 OWNERS = {
+    "anyascii": "text/normalize.py",
+    "defusedxml": "text/ssml.py",
+    "emoji": "text/markup.py",
     "llama_cpp": "engine/llama.py",
     "onnxruntime": "engine/onnx.py",
     "pyaudio": "audio/pyaudio_sink.py",
-    "soundfile": "engine/recording.py",
+    "soundfile": "sound_file.py",
     "tokenizers": "engine/tokenizer.py",
-    "paho": "inputs/mqtt.py",
+    "paho": "inputs/mqtt_client.py",
+    "wyoming": "inputs/wyoming.py",
+    "zeroconf": "inputs/wyoming_zeroconf.py",
     "torch": None,
     "transformers": None,
     "safetensors": None,

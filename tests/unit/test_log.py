@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from daemon.log import RateLimited, set_level, setup
+from daemon.log import OnceLog, RateLimited, set_level, setup
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +118,23 @@ def test_repeats_are_limited_and_counted(caplog):
     limited.log(logging.WARNING, "underrun ms=%s", 60)
     assert caplog.messages == ["underrun ms=20", "device_lost", "underrun ms=40 repeats_omitted=2", "underrun ms=60"]
     assert {record.filename for record in caplog.records} == {"test_log.py"}
+
+
+def test_a_trouble_that_lasts_is_told_once(caplog):
+    """Each new trouble of each thing, and the same one after ten minutes or once all was well; however many things."""
+    now = 0.0
+    once = OnceLog(logging.getLogger("daemon.test"), "trouble", clock=lambda: now)
+    for trouble in ("down", "down", "refused", "refused", "down"):
+        once.warn("broker", trouble)
+    once.warn("topic", "down")
+    now = 500.0
+    once.warn("broker", "down")
+    once.forget("broker")
+    once.warn("broker", "down")
+    now = 1101.0
+    once.warn("broker", "down")
+    told = ["broker: down", "broker: refused", "broker: down", "topic: down", "broker: down", "broker: down"]
+    assert caplog.messages == [f"event=trouble {line}" for line in told]
+    for number in range(1000):
+        once.warn(f"topic {number}", "down")
+    assert len(once._logged) == 100

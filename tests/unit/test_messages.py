@@ -121,7 +121,12 @@ def test_a_request_survives_the_wire(data):
             b'{"op":"say","id":"a","text":"b","context":["c",{"text":"d","speaker":1}]}',
             Say(request=SpeakRequest(text="b", id="a", context=("c", Turn(text="d", speaker=1)))),
         ),
-        (b'{"op":"set","volume":"-5","speed":1}', Set(change=SettingsChange(volume_step=-5))),
+        (b'{"op":"set","volume":"-5","speed":1}', Set(change=SettingsChange(volume_step=-5, speed=1.0))),
+        (b'{"op":"set","speed":1.25}', Set(change=SettingsChange(speed=1.25))),
+        (
+            b'{"op":"say","id":"a","text":"b","speed":0.5,"chime":"ding"}',
+            Say(request=SpeakRequest(text="b", id="a", speed=0.5, chime="ding")),
+        ),
         (b'{"op":"say","id":"a","more":true}', Say(request=SpeakRequest(text="", id="a"), more=True)),
     ],
 )
@@ -159,8 +164,10 @@ def test_operations(line, op):
         (b'{"op":"say","text":"a","context":[{"txt":"b"}]}', "bad_request", '"context.0.text" is missing'),
         (b'{"op":"say","text":"a","context":[{"text":"b","speaker":"1"}]}', "bad_request", "context.0.speaker: "),
         (b'{"op":"say","text":"a","context":[' + b'"b",' * 32 + b'"b"]}', "bad_request", "at most 32 entries, got 33"),
-        (b'{"op":"say","text":"a","speed":1.5}', "bad_request", "speed is not supported yet"),
-        (b'{"op":"set","speed":2}', "bad_request", "speed is not supported yet"),
+        (b'{"op":"say","text":"a","speed":2.1}', "bad_request", "speed: "),
+        (b'{"op":"say","text":"a","speed":"1"}', "bad_request", "speed: "),
+        (b'{"op":"say","text":"a","chime":"a\\nb"}', "bad_request", "chime: "),
+        (b'{"op":"set","speed":0.4}', "bad_request", "speed: "),
         (b'{"op":"set"}', "bad_request", "volume"),
         (b'{"op":"set","volume_step":3}', "bad_request", "volume_step"),
         (b'{"op":"set","volume":"loud"}', "bad_request", "volume"),
@@ -258,7 +265,7 @@ def test_broken_json_is_never_read_aloud(payload):
         ("mute/set", b"on", Set(change=SettingsChange(mute=True))),
         ("mute/set", b"0", Set(change=SettingsChange(mute=False))),
         ("voice/set", b"starter", Set(change=SettingsChange(voice="starter"))),
-        ("speed/set", b"1.0", None),
+        ("speed/set", b"1.5", Set(change=SettingsChange(speed=1.5))),
     ],
 )
 def test_mqtt_commands(command, payload, op):
@@ -268,7 +275,7 @@ def test_mqtt_commands(command, payload, op):
 
 @pytest.mark.parametrize(
     ("command", "payload"),
-    [("volume/set", b"101"), ("volume/set", "\u0663\u0665".encode()), ("mute/set", b"maybe"), ("speed/set", b"2")],
+    [("volume/set", b"101"), ("volume/set", "\u0663\u0665".encode()), ("mute/set", b"maybe"), ("speed/set", b"3")],
 )
 def test_settings_out_of_range_are_refused(command, payload):
     """A */set payload that means nothing changes nothing."""

@@ -8,11 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from num2words import num2words
 
-from daemon.text.normalize import MAX_GROWTH, normalize
-from daemon.text.tables_en import UNITS
+from daemon.text.lexicon import Lexicon
+from daemon.text.normalize import MAX_GROWTH, Normalizer, normalize
+from daemon.text.units_en import UNITS
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz' ,.?!"
-GOLDEN = Path(__file__).parents[1] / "golden" / "normalize_cases.tsv"
+GOLDEN = Path(__file__).parents[1] / "golden" / "normalize_en.tsv"
 CASES = [line.split("\t") for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
 NASTY = st.text(
     st.one_of(
@@ -31,8 +32,8 @@ def test_golden_readings(raw: str, expected: str) -> None:
 
 
 def test_there_are_enough_golden_readings() -> None:
-    """At least 120."""
-    assert len(CASES) >= 120
+    """At least 200, all different."""
+    assert len({raw for raw, _ in CASES}) == len(CASES) >= 200
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,61 @@ def test_no_digit_survives(text: str) -> None:
     """Whatever stands between digits, all of them become words, with or without an alphabet."""
     assert not any(char.isdigit() for char in normalize(text))
     assert bool(normalize(text, alphabet=ALPHABET)) == any(char.isdigit() or char in "$%" for char in text)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("Happy birthday 🎉🎂!", "Happy birthday, party popper, birthday cake!"),
+        ("😊", "smiling face with smiling eyes."),
+        ("Well done 👍🏽👍🏽👍🏽", "Well done, thumbs up."),
+        ("The 👩\u200d🚒 came", "The, woman firefighter, came."),
+        ("Press 1\ufe0f\u20e3", "Press, one."),
+        ("I ❤️ this", "I, red heart, this."),
+    ],
+)
+def test_emoji_are_named_where_that_is_wanted(raw: str, expected: str) -> None:
+    """Between commas, once each, without the colour of skin."""
+    assert Normalizer(emoji="name")(raw) == expected
+    assert "heart" not in normalize(raw)
+
+
+@settings(max_examples=200)
+@given(text=NASTY)
+@example("👨\u200d" * 300)
+def test_any_text_is_read_with_emoji_and_lexicon(text: str) -> None:
+    """What the options add keeps the promises: only known characters, bounded, never raises."""
+    lexicon = Lexicon({"a": "b" * 200, "1": "", "😀": "x", "A": "ein 5. <b>"})
+    spoken = Normalizer(alphabet=ALPHABET, emoji="name", lexicon=lexicon)(text)
+    assert len(spoken) <= MAX_GROWTH * 300 * (len(text) + 1)
+    assert set(spoken) <= set(ALPHABET)
+
+
+@pytest.mark.parametrize(
+    ("language", "raw", "expected"),
+    [
+        (
+            "de",
+            "Es sind **21,5** °C, <b>3</b> Fenster offen",
+            "Es sind einundzwanzig Komma fünf °C, drei Fenster offen.",
+        ),
+        ("de_AT", "Bus 007", "Bus null null sieben."),
+        ("fr-FR", "Il est 7 heures 🎉", "Il est sept heures."),
+        ("xx", "Ub 12,5 ba", "Ub one two, five ba."),
+        ("en-GB", "It is 7:30", "It is seven thirty."),
+    ],
+)
+def test_a_language_without_rules_has_numbers(language: str, raw: str, expected: str) -> None:
+    """Markup and emoji go, numbers are read in the language, or digit by digit in English."""
+    assert Normalizer(language=language)(raw) == expected
+
+
+@given(text=NASTY, language=st.sampled_from(["de", "fr", "ja", "ar", "he", "pl", "th", "xx", ""]))
+def test_any_text_is_read_in_any_language(text: str, language: str) -> None:
+    """Never raises, bounded, and no ASCII digit is left."""
+    spoken = Normalizer(language=language)(text)
+    assert len(spoken) <= MAX_GROWTH * (len(text) + 1)
+    assert not any(char in "0123456789" for char in spoken)
 
 
 def test_an_alphabet_with_capitals_and_more_marks_is_used() -> None:

@@ -6,10 +6,10 @@ import time
 import numpy as np
 import pytest
 
-from daemon.audio.playback import PlayOutcome
 from daemon.audio.player import Player
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import NullSink
+from daemon.audio.utterance import PlayOutcome
 from daemon.config_sections import AudioConfig
 
 SPEECH = np.full(4800, 1000, dtype=np.int16)

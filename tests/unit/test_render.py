@@ -87,9 +87,36 @@ def test_raw_is_not_normalised(tmp_path):
     assert in_process("render", "dinner is ready", "--raw", *options)[1]["pcm_sha256"] != plain
 
 
+def test_speed_pauses_and_ssml(tmp_path):
+    """--speed changes how long speech takes and not how many frames it is; pauses are as long as they say."""
+    options = ["--out", str(tmp_path / "a.wav"), "--json"]
+    plain = in_process("render", TEXT, *options)[1]
+    fast = in_process("render", TEXT, "--speed", "1.5", *options)[1]
+    assert plain["audio_s"] / fast["audio_s"] == pytest.approx(1.5, rel=0.03)
+    assert plain["frames"] == fast["frames"]
+    assert soundfile.info(tmp_path / "a.wav").duration == pytest.approx(fast["audio_s"], abs=0.001)
+    paused = in_process("render", "Dinner is ready. [pause 2s] Good night.", *options)[1]
+    assert paused["audio_s"] == pytest.approx(plain["audio_s"] + 2)
+    marked = '<speak><s>Dinner is ready.</s><break time="2s"/><s>Good night.</s></speak>'
+    assert in_process("render", marked, *options)[1]["pcm_sha256"] == paused["pcm_sha256"]
+
+
+def test_the_lexicon_of_the_configuration_counts(tmp_path):
+    """--config names it; without, words are read as ever."""
+    (tmp_path / "lexicon.toml").write_text('[words]\nnginx = "engine x"\n')
+    (tmp_path / "config.toml").write_text(f'[text]\nlexicon = "{tmp_path / "lexicon.toml"}"\n')
+    options = ["--out", str(tmp_path / "a.wav"), "--json"]
+    wanted = in_process("render", "Engine x is up.", *options)[1]["pcm_sha256"]
+    with_it = in_process("render", "Nginx is up.", "--config", str(tmp_path / "config.toml"), *options)[1]
+    assert with_it["pcm_sha256"] == wanted
+    assert in_process("render", "Nginx is up.", *options)[1]["pcm_sha256"] != wanted
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["<speak>Dinner is"], 65, "SSML"),
+        (["[pause 2s]"], 65, "nothing in the text can be spoken"),
         (["😀"], 65, "nothing in the text can be spoken"),
         (["hello", "--bundle", "nosuch"], 66, "no bundle named nosuch"),
         (["hello", "--voice", "bob"], 65, "no voice 'bob'"),
@@ -158,11 +185,16 @@ def test_doctor_reports_machine_and_problems(tmp_path):
     code, report = in_process("doctor", "--config", str(config), "--json")
     assert code == 0, report
     assert report["configured"]["keeps_up"]
+    assert report["libsonic"].startswith("libsonic.so.0")
     assert "starter" in [bundle.get("name") for bundle in report["bundles"]]
     config.write_text('[audio]\nsink = "null"\n[engine]\nbundle = "nosuch"\n')
     code, report = in_process("doctor", "--config", str(config), "--json")
     assert code == 66
     assert "no bundle named nosuch" in report["problems"][0]
+    config.write_text('[audio]\nsink = "null"\n[text]\nlexicon = "/nosuch/lexicon.toml"\n')
+    code, report = in_process("doctor", "--config", str(config), "--json")
+    assert code == 78
+    assert "/nosuch/lexicon.toml" in report["problems"][0]
 
 
 def test_doctor_prints_names_as_they_are(tmp_path, capsys):
@@ -173,7 +205,16 @@ def test_doctor_prints_names_as_they_are(tmp_path, capsys):
     assert "no[red]such[/y]" in capsys.readouterr().out.replace("\n", "")
 
 
-@pytest.mark.parametrize("words", [["bench", "--rounds", "0"], ["say", "a", "--ttl", "nan"], ["say", "a", "--ttl=-1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["bench", "--rounds", "0"],
+        ["render", "a", "--speed", "3"],
+        ["render", "a", "--speed", "nan"],
+        ["say", "a", "--ttl", "nan"],
+        ["say", "a", "--ttl=-1"],
+    ],
+)
 def test_numbers_out_of_range_are_usage_errors(words):
     """Refused before anything is asked or loaded."""
     with pytest.raises(SystemExit) as caught:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.text.normalize import normalize
+from daemon.text.normalize import Normalizer, normalize
 from daemon.text.segment import MAX_RAW_CHARS, TextSegmenter
 from daemon.values import Segment
 
@@ -120,6 +120,11 @@ def test_offsets_rise_and_point_into_the_text(text: str) -> None:
         ("We live on Elm St. Dinner is ready.", ["we live on elm street.", "dinner is ready."]),
         ("Go down 5th St. Then stop.", ["go down fifth street.", "then stop."]),
         ("We visited St. Mary. Mount St. Helens waits.", ["we visited saint mary.", "mount saint helens waits."]),
+        ("She lives at 12 Elm Dr. Dinner is ready.", ["she lives at twelve elm drive.", "dinner is ready."]),
+        ("Ask Dr. Jones. Turn on Oak Dr. Then stop.", ["ask doctor jones.", "turn on oak drive.", "then stop."]),
+        ("Fly to Ft. Worth. It is 6 ft. Then stop.", ["fly to fort worth.", "it is six feet.", "then stop."]),
+        ("See Fig. 3 and Vol. 2. Gov. Lee spoke.", ["see figure three and volume two.", "governor lee spoke."]),
+        ("Climb Mt. Everest. King Henry VIII. Done.", ["climb mount everest.", "king henry the eighth.", "done."]),
         ("J. R. Smith called. Call e.g. Tom.", ["j. r. smith called.", "call for example tom."]),
         ("😀 \n ... \n\n", []),
         ("", []),
@@ -128,6 +133,13 @@ def test_offsets_rise_and_point_into_the_text(text: str) -> None:
 def test_sentence_boundaries(text: str, expected: list[str]) -> None:
     """One segment per sentence; abbreviations and decimals do not end one, line ends do."""
     assert texts_of(text) == expected
+
+
+def test_another_language_has_no_abbreviations_of_english() -> None:
+    """Every dot before a blank ends a sentence where nothing is known of the language."""
+    segmenter = TextSegmenter(Normalizer(language="de"), len, 200, language="de")
+    segments = [*segmenter.push("Ext. Max. Ja."), *segmenter.flush()]
+    assert [segment.text for segment in segments] == ["Ext.", "Max.", "Ja."]
 
 
 def test_offsets_are_where_the_sentences_start() -> None:

@@ -1,125 +1,31 @@
 """Service, queue, synth thread and player in one process, with the real voice and a sink that plays at once."""
 
 import contextlib
-import threading
 import time
 
 import numpy as np
 import pytest
+from service_scene import Running, open_engine, request, run_service
 
-from daemon.config import Config
-from daemon.config_sections import AudioConfig, EngineConfig, TextConfig
-from daemon.engine.engine import Engine
 from daemon.engine.voices import Voice
-from daemon.errors import AudioError, BadRequestError, EngineError
-from daemon.metrics import Metrics
-from daemon.service import Service
-from daemon.values import EventType, Priority, Reason, SettingsChange, SpeakerState, SpeakRequest
+from daemon.errors import BadRequestError, EngineError
+from daemon.values import EventType, Priority, Reason, SettingsChange, SpeakerState
 
 pytestmark = pytest.mark.engine
-
-CONFIG = Config(audio=AudioConfig(lead_ms=0, tail_ms=0, gap_ms=0, device_wait_s=0.2), text=TextConfig(max_chars=300))
-
-
-class QuickSink:
-    """Takes everything at ten times real time; can be told to fail, or to wait."""
-
-    name = "quick"
-    latency_s = 0.0
-
-    def __init__(self):
-        self.blocks = []
-        self.broken = False
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def open(self):
-        if self.broken:
-            raise AudioError("unplugged")
-
-    def write(self, block):
-        self.gate.wait(10)
-        if self.broken:
-            raise AudioError("unplugged")
-        self.blocks.append(block.copy())
-        time.sleep(0.002)
-
-    def close(self):
-        pass
-
-    def heard(self):
-        return np.concatenate(self.blocks) if self.blocks else np.zeros(0, np.int16)
-
-
-class Running:
-    """A service with its sink and everything it told."""
-
-    def __init__(self, engine, tmp_path, config=CONFIG):
-        self.sink = QuickSink()
-        self.events, self.states = [], []
-        self.metrics = Metrics()
-        self._news = threading.Condition()
-        self.service = Service(
-            config,
-            engine,
-            self.sink,
-            settings_path=tmp_path / "settings.json",
-            metrics=self.metrics,
-            beat=lambda _name: None,
-        )
-        self.service.listen(self._on_event, self._on_state)
-        self.service.start()
-
-    def _on_event(self, event):
-        with self._news:
-            self.events.append(event)
-            self._news.notify_all()
-
-    def _on_state(self, state):
-        with self._news:
-            self.states.append(state)
-            self._news.notify_all()
-
-    def wait(self, request_id, kind):
-        """Wait for an event of a request."""
-        with self._news:
-
-            def find():
-                return next((e for e in self.events if e.id == request_id and e.event_type is kind), None)
-
-            assert self._news.wait_for(find, 20), self.events
-            return find()
-
-    def final(self, request_id):
-        """Wait for the final event of a request."""
-        with self._news:
-
-            def find():
-                return next((e for e in self.events if e.id == request_id and e.event_type.final), None)
-
-            assert self._news.wait_for(find, 20), self.events
-            return find()
 
 
 @pytest.fixture
 def engine():
     """The starter voice; each test may break its own."""
-    with Engine(EngineConfig()) as opened:
-        opened.self_test()
+    with open_engine() as opened:
         yield opened
 
 
 @pytest.fixture
 def running(engine, tmp_path):
     """A running service."""
-    made = Running(engine, tmp_path)
-    yield made
-    made.sink.gate.set()
-    made.service.close(drain_s=0)
-
-
-def request(text="Dinner is ready.", request_id="a", **fields):
-    return SpeakRequest(text=text, id=request_id, **fields)
+    with run_service(engine, tmp_path) as made:
+        yield made
 
 
 def test_a_request_is_queued_started_finished(running):
@@ -313,6 +219,56 @@ def test_settings_are_kept_and_clamped(running, tmp_path):
     assert '"volume": 0' in (tmp_path / "settings.json").read_text()
     with pytest.raises(BadRequestError):
         running.service.set(SettingsChange(voice="bob"))
+
+
+def test_speed_is_a_setting_that_a_request_may_replace(engine, tmp_path):
+    """Half the speed takes twice the time, the request's own comes first, and the setting survives a restart."""
+    with run_service(engine, tmp_path) as made:
+        made.service.say(request())
+        made.final("a")
+        made.service.set(SettingsChange(speed=0.5))
+        made.service.say(request(request_id="slow"))
+        made.service.say(request(request_id="own", speed=1.0))
+        plain, slow, own = (made.final(name).audio_s for name in ("a", "slow", "own"))
+        assert made.service.state().speed == 0.5
+        assert slow == pytest.approx(2 * plain, rel=0.1)
+        assert own == plain
+    with run_service(engine, tmp_path) as again:
+        assert again.service.state().speed == 0.5
+        again.service.set(SettingsChange(volume=40))
+        assert again.service.state().speed == 0.5
+
+
+def test_settings_of_an_older_version_still_load(engine, tmp_path):
+    """A file without a speed: its volume, mute and voice hold."""
+    (tmp_path / "settings.json").write_text('{"volume": 40, "mute": true, "voice": "rms"}')
+    with run_service(engine, tmp_path) as made:
+        state = made.service.state()
+        assert (state.volume, state.mute, state.voice, state.speed) == (40, True, "rms", 1.0)
+
+
+def test_the_wait_of_a_slow_voice_depends_on_the_speed(engine, tmp_path):
+    """At half the speed the same synthesis lasts for twice the time: there is less to wait for."""
+    with run_service(engine, tmp_path) as made:
+        for name, speed in (("a", 1.0), ("b", 0.5)):
+            engine.rtf = 3.0
+            made.service.say(request(request_id=name, speed=speed))
+            made.final(name)
+        waits = [made.wait(name, EventType.QUEUED).wait_s for name in ("a", "b")]
+        assert waits[1] == pytest.approx(waits[0] / 2, abs=0.1)
+
+
+def test_stats_are_plain_numbers(running):
+    """None before anything was said; then the latest medians and the counts."""
+    before = running.service.stats()
+    assert (before["rtf"], before["ttfa_ms"], before["requests"]) == (None, None, 0)
+    running.service.say(request())
+    running.final("a")
+    after = running.service.stats()
+    assert set(after) == {"rtf", "ttfa_ms", "underruns", "requests", "phrases", "uptime_s", "rss_bytes"}
+    assert after["ttfa_ms"] == running.events[1].ttfa_ms
+    assert after["rtf"] > 0
+    assert (after["requests"], set(after["phrases"])) == (1, {"hits", "misses"})
 
 
 def test_chosen_voice_that_is_gone_gives_way_to_the_default(running, engine, monkeypatch):

@@ -1,5 +1,6 @@
 """The sinks without a sound card, and what each does when its medium fails."""
 
+import contextlib
 import os
 import resource
 import subprocess
@@ -198,6 +199,40 @@ def test_fifo_waits_a_moment_for_its_reader(tmp_path):
     sink.close()
     reader.join()
     assert got == [BLOCK.tobytes()]
+
+
+def test_fifo_finds_a_reader_that_looks_in_now_and_then(tmp_path):
+    """As snapserver does: one that opens the FIFO ten times a second and stays only where there is a writer."""
+    path = tmp_path / "snap.fifo"
+    os.mkfifo(path)
+    done = threading.Event()
+    got = bytearray()
+
+    def look_in():
+        while not done.is_set():
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                while data := os.read(fd, 4096):
+                    got.extend(data)
+            except BlockingIOError:  # there is a writer
+                while not done.wait(0.02):
+                    with contextlib.suppress(BlockingIOError):
+                        got.extend(os.read(fd, 4096))
+            finally:
+                os.close(fd)
+            done.wait(0.1)
+
+    reader = threading.Thread(target=look_in)
+    reader.start()
+    time.sleep(0.05)
+    sink = FifoSink(path)
+    sink.open()
+    sink.write(BLOCK)
+    time.sleep(0.1)
+    done.set()
+    reader.join()
+    sink.close()
+    assert bytes(got) == BLOCK.tobytes()
 
 
 def test_fifo_refuses_what_is_no_fifo(tmp_path):

@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pytest
 
-from daemon import synthesizer as module
+from daemon import speech as module
 from daemon.audio.ring import PcmRing
 from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError
-from daemon.synthesizer import Synthesizer, TextSource
+from daemon.synthesizer import Synthesizer
+from daemon.text_source import TextSource
 from daemon.values import SpeakRequest
 
 pytestmark = pytest.mark.engine
@@ -34,6 +35,7 @@ def speak(engine, ring, text="Dinner is ready.", *, source=None, cancelled=lambd
         ring,
         cancelled,
         voice=None,
+        speed=1.0,
         beat=lambda: None,
         on_first_sample=lambda _time: None,
     )

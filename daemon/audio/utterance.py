@@ -1,0 +1,77 @@
+"""What is played as one piece, and who hears of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from daemon.audio.ring import PcmRing
+
+
+class PlayOutcome(StrEnum):
+    """How the playing of an utterance ended."""
+
+    FINISHED = "finished"
+    CUT = "cut"
+    FAILED = "failed"
+    """The device did not come back in time."""
+
+
+class PlayerListener(Protocol):
+    """Hears what happens, on the audio thread; must not block."""
+
+    def on_started(self, utterance: str, time_s: float) -> None:
+        """The first block with speech was accepted by the device at ``time_s`` (monotonic)."""
+        ...
+
+    def on_done(self, utterance: str, outcome: PlayOutcome, played_samples: int) -> None:
+        """No sample of the utterance will follow; when finished, its last one has been heard."""
+        ...
+
+    def on_audio_ok(self, ok: bool) -> None:  # noqa: FBT001  # the whole message
+        """The device was lost, or is back. It is taken to work until it fails."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Utterance:
+    """What is played as one piece."""
+
+    name: str
+    start: int
+    """Its first sample's position in the ring."""
+    volume: int | None = None
+    """Percent, in place of the player's."""
+    max_volume: int = 100
+    """Percent that no volume exceeds."""
+    prebuffer_samples: int = 0
+    """So much of its speech must be in the ring before that begins."""
+    chime_samples: int = 0
+    """How much of its beginning is no speech."""
+    chime_waits: bool = False
+    """The chime too begins only when there is speech enough."""
+    end: int | None = None
+    """Position behind its last sample, once that is known."""
+    cut: bool = False
+    ready: bool = False
+    """There was speech enough to begin with it."""
+    sounding: bool = False
+    """Something of it has been written."""
+    started: bool = False
+    """Some of its speech has been written."""
+    dry: bool = False
+    """The last block lacked samples."""
+    played_samples: int = 0
+    device_missed_s: float | None = None
+    """Since when (monotonic) the device is waited for."""
+
+    def is_ready(self, ring: PcmRing) -> bool:
+        """Whether its speech may begin, or has."""
+        if not self.ready:
+            speech = ring.available - self.chime_left(ring)
+            enough = speech >= self.prebuffer_samples or ring.free == 0
+            self.ready = self.end is not None or (speech > 0 and enough)
+        return self.ready
+
+    def chime_left(self, ring: PcmRing) -> int:
+        """Samples until its speech."""
+        return max(0, self.start + self.chime_samples - ring.total_read)

@@ -1,0 +1,108 @@
+"""One request on its way from text to samples: feeds a session, and tries again what ran away."""
+
+import logging
+import queue
+from dataclasses import dataclass
+from time import perf_counter
+
+from daemon.engine.session import TtsSession
+from daemon.output import WAIT_S, Output, Writer
+from daemon.text_source import OPEN_TEXT_TIMEOUT_S, TextSource
+from daemon.values import SAMPLE_RATE, Pcm16
+
+logger = logging.getLogger(__name__)
+
+MAX_RETRIES = 2
+
+
+@dataclass(slots=True)
+class Spoken:
+    """What became of one synthesis."""
+
+    samples: int = 0
+    truncated: bool = False
+    synthesis_s: float = 0.0
+    """Without waiting for room in the ring or for text."""
+    cached: bool = False
+    """It came from the phrase cache."""
+    remote: bool = False
+    """It was made elsewhere."""
+
+    @property
+    def audio_s(self) -> float:
+        """Length of the speech."""
+        return self.samples / SAMPLE_RATE
+
+    @property
+    def rtf(self) -> float | None:
+        """Synthesis time over audio time; None where nothing was synthesised here."""
+        here = self.samples and not self.cached and not self.remote
+        return self.synthesis_s / self.audio_s if here else None
+
+
+class Speech:
+    """One request on its way from text to ring."""
+
+    def __init__(
+        self, session: TtsSession, source: TextSource, output: Output, writer: Writer, *, keep_times: bool
+    ) -> None:
+        self._session = session
+        self._source = source
+        self._output = output
+        self._writer = writer
+        self._keep_times = keep_times
+        self._spoken = Spoken()
+        self.frames_ms: list[float] = []
+
+    def run(self) -> Spoken:
+        """Speak until all is said or it is cancelled."""
+        while not self._writer.stopped() and self._feed():
+            chunk = self._next_chunk()
+            if not self._output.deliver(chunk):
+                break
+            if chunk is not None and self._session.chunk.truncated:
+                self._after_runaway()
+        self._spoken.samples = self._writer.samples
+        return self._spoken
+
+    def _next_chunk(self) -> Pcm16 | None:
+        began = perf_counter()
+        chunk = self._session.next_audio_chunk()
+        took = perf_counter() - began
+        self._spoken.synthesis_s += took
+        if self._keep_times:
+            self.frames_ms.append(round(took * 1000, 3))
+        return chunk
+
+    def _feed(self) -> bool:
+        """Move waiting text into the session; wait for more only when there is nothing to say. False: all said."""
+        session, source = self._session, self._source
+        waited_s = 0.0
+        while not session.finished:
+            timeout_s = 0.0 if session.has_work or not source.open else WAIT_S
+            try:
+                piece = source.take(timeout_s)
+            except queue.Empty:
+                if session.has_work:
+                    return True
+                waited_s += timeout_s
+                if waited_s >= OPEN_TEXT_TIMEOUT_S:
+                    logger.warning("text left open for %.0f s; taken as ended", waited_s)
+                    source.end()
+                if self._writer.stopped():
+                    return False
+                continue
+            if piece is None:
+                session.flush()
+            else:
+                session.push_text(piece)
+                waited_s = 0.0
+        return False
+
+    def _after_runaway(self) -> None:
+        """Say a segment again with another seed if that can help and nobody has heard it; else keep the cut."""
+        session = self._session
+        if session.greedy or session.attempt >= MAX_RETRIES or not self._output.take_back():
+            self._spoken.truncated = True
+        else:
+            session.retry_segment()

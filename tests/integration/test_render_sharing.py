@@ -1,0 +1,386 @@
+"""Speech made on another machine: real daemons as players and renderers around a real mosquitto."""
+
+import contextlib
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from broker import Watcher, start_broker
+from daemon_process import render, run_daemon
+from mqtt_running import wait_until
+from recipe_pages import ROOT, blocks
+from soundcard import contains
+
+PAGE = ROOT / "docs" / "speakers.md"
+TEXT = "The dryer is done."
+SENTENCES = [
+    f"{start} the washing machine in the cellar has finished its {name} programme, so please take out the laundry."
+    for start, name in (("Today", "first"), ("Right now", "long"), ("Once more", "second"))
+]
+LONG = " ".join(SENTENCES)
+JOBS, AUDIO, CANCEL = (f"crier/render/crier/{name}" for name in ("jobs", "audio/kitchen", "cancel"))
+TONE = (8000 * np.sin(np.arange(12_000) / 10)).astype(np.int16)
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+def broker(tmp_path):
+    """A broker of its own for each test: some restart it."""
+    broker = start_broker(tmp_path)
+    yield broker
+    broker.kill()
+
+
+@contextlib.contextmanager
+def node(broker, tmp_path, role, *, name="", wait_s=3.0):
+    """A daemon with the page's configuration, made to find this broker and to record what it plays."""
+    text = next(block.text for block in blocks(PAGE, "toml") if block.argument == role)
+    name = name or {"player": "kitchen", "renderer": "big-box"}[role]
+    text = text.replace('"broker.lan"', f'"127.0.0.1"\nport = {broker.port}').replace(
+        "wait_s = 3.0", f"wait_s = {wait_s}"
+    )
+    text = text.replace('"big-box"', f'"{name}"').replace('sink = "null"', 'sink = "wav"\npath = "{wav}"')
+    if "[audio]" not in text:
+        text += '[audio]\nsink = "wav"\npath = "{wav}"\n'
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    with run_daemon(folder, text + '[socket]\npath = "{socket}"\nrequests_per_second = 1000\n') as daemon:
+        wait_until(lambda: "event=mqtt_connected" in daemon.log.read_text())
+        yield daemon
+
+
+def metrics(daemon):
+    """What ``crier status --json`` counts."""
+    return daemon.client(subscribe=False).op("status")["status"]["metrics"]
+
+
+def hear(daemon, text=TEXT, **fields):
+    """Have something said to its end; its final event and what was recorded meanwhile."""
+    client, start = daemon.client(), len(daemon.recording())
+    request_id = client.say(text, **fields)
+    final = final_event(client, request_id)
+    return final, daemon.recording()[start:]
+
+
+def final_event(client, request_id):
+    """The final event of a request; later ones would be in ``client.events``."""
+    while True:
+        event = client.line()
+        client.events.append(event)
+        if event.get("id") == request_id and event["event_type"] not in ("queued", "started"):
+            return event
+
+
+class FakeRenderer(Watcher):
+    """Sees the jobs, and answers as a test wants it."""
+
+    def __init__(self, broker):
+        super().__init__(broker.port, "crier/render/#")
+        self.publish("crier/render/crier/ready", b"fake")
+
+    def job(self, number=0):
+        """The correlation data of a job."""
+        wait_until(lambda: len(self.payloads(JOBS)) > number)
+        return [m for m in list(self.messages) if m.topic == JOBS][number].properties.CorrelationData
+
+    def answer(self, correlation, seq, pcm=b"", **user):
+        """Publish a part."""
+        properties = [("seq", str(seq)), ("renderer", "fake"), *user.items()]
+        self.publish(AUDIO, bytes(pcm), CorrelationData=correlation, UserProperty=properties)
+
+
+def test_a_player_speaks_with_a_renderers_voice(broker, tmp_path):
+    """To the bit what the renderer's own render gives, with the voice that is set there, or the one asked for."""
+    with node(broker, tmp_path, "renderer") as renderer, node(broker, tmp_path, "player") as player:
+        assert renderer.client().op("set", voice="rms")["ok"]
+        final, heard = hear(player)
+        assert final["event_type"] == "finished"
+        assert contains(heard, render(TEXT, "--voice", "rms")) >= 0
+        final, heard = hear(player, voice="slt", seed=7)
+        assert contains(heard, render(TEXT, "--voice", "slt", "--seed", "7")) >= 0
+        counted = metrics(player)
+        assert (counted["remote_jobs"], counted["remote_fallbacks"]) == (2, 0)
+        assert metrics(renderer)["renders"] == {"finished": 2}
+        assert len(renderer.recording()) == 0  # it plays nothing
+        assert player.log.read_text().count("event=share_voice") == 1
+
+
+def test_renderers_share_the_jobs(broker, tmp_path):
+    """Ten announcements come from two renderers, each from one of them, and they are heard whole."""
+    with (
+        node(broker, tmp_path, "renderer", name="one") as one,
+        node(broker, tmp_path, "renderer", name="two") as two,
+        node(broker, tmp_path, "player") as player,
+    ):
+        for number in range(10):
+            final, heard = hear(player, f"Number {number}.", seed=number)
+            assert final["event_type"] == "finished"
+            if number in (0, 9):
+                assert contains(heard, render(f"Number {number}.", "--seed", str(number))) >= 0
+        made = [metrics(each)["renders"].get("finished", 0) for each in (one, two)]
+    assert sum(made) == 10
+    assert min(made) >= 3
+
+
+def test_without_a_renderer_the_local_voice_speaks(broker, tmp_path):
+    """After wait_s the first time, then at once, until a renderer says that it is there."""
+    with node(broker, tmp_path, "player", wait_s=1.0) as player:
+        assert player.client().op("set", voice="slt")["ok"]
+        client = player.client()
+        ttfa_ms = []
+        for _ in range(2):
+            request_id = client.say(TEXT)
+            ttfa_ms.append(client.wait_for("started", request_id)["ttfa_ms"])
+            client.wait_for("finished", request_id)
+        assert 1000 <= ttfa_ms[0] < 2500
+        assert ttfa_ms[1] < 900
+        assert contains(player.recording(), render(TEXT)) >= 0
+        assert metrics(player)["remote_fallbacks"] == 2
+        assert player.log.read_text().count("voice=local: no renderer answers") == 1
+        with node(broker, tmp_path, "renderer") as renderer:
+            wait_until(lambda: hear(player)[0]["event_type"] == "finished" and metrics(renderer)["renders"])
+        assert metrics(player)["remote_jobs"] >= 1
+
+
+def test_without_a_broker_the_local_voice_speaks_at_once(broker, tmp_path):
+    """A player that has lost its broker does not wait for an answer that cannot come."""
+    with node(broker, tmp_path, "player", wait_s=30.0) as player:
+        broker.kill()
+        wait_until(lambda: "connection lost" in player.log.read_text())
+        client = player.client()
+        request_id = client.say(TEXT)
+        assert client.wait_for("started", request_id)["ttfa_ms"] < 5000
+        client.wait_for("finished", request_id)
+        assert contains(player.recording(), render(TEXT)) >= 0
+
+
+def test_a_voice_that_only_a_renderer_has(broker, tmp_path):
+    """The player accepts its name; nobody having it, the default speaks; a language that nobody has is a failure."""
+    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=1.0) as player:
+        client = player.client()
+        request_id = client.say(TEXT, voice="aunt")
+        job = fake.job()
+        assert json.loads(fake.payloads(JOBS)[0])["voice"] == "aunt"
+        fake.answer(job, 0, TONE)
+        fake.answer(job, 1, TONE, end="true")
+        client.wait_for("finished", request_id)
+        assert contains(player.recording(), np.tile(TONE, 2)) >= 0
+
+        request_id = client.say(TEXT, voice="uncle")
+        fake.answer(fake.job(1), 0, b"no voice 'uncle'", error="unknown_voice", end="true")
+        client.wait_for("finished", request_id)
+        assert contains(player.recording(), render(TEXT)) >= 0
+
+        request_id = client.say(TEXT, lang="de")
+        fake.answer(fake.job(2), 0, b"no German", error="unknown_voice", end="true")
+        assert final_event(client, request_id)["reason"] == "unknown_voice"
+
+
+def test_parts_that_come_twice_or_from_two_renderers(broker, tmp_path):
+    """Each part is heard once, in order, from the renderer that answered first; what is no part is ignored."""
+    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=2.0) as player:
+        client = player.client()
+        request_id = client.say(TEXT)
+        job = fake.job()
+        parts = [np.roll(TONE, 10 * seq) for seq in range(4)]
+        for seq in (0, 0, 1, 0, 2, 1):
+            fake.answer(job, seq, parts[seq])
+        fake.answer(job, 3, TONE, renderer="another")
+        fake.answer(job, 3, b"odd")
+        fake.answer(b"no such job", 3, TONE)
+        fake.answer(job, 3, parts[3], end="true")
+        assert final_event(client, request_id)["event_type"] == "finished"
+        assert contains(player.recording(), np.concatenate(parts)) >= 0
+        assert not fake.payloads(CANCEL)
+
+
+def test_what_breaks_off_unheard_is_spoken_by_the_local_voice(broker, tmp_path):
+    """A renderer that dies before enough has come to start: nothing of its speech is heard, all of the local one."""
+    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=0.5) as player:
+        client = player.client()
+        request_id = client.say(TEXT)
+        first = fake.job()
+        fake.answer(first, 0, TONE[:2400])
+        second = fake.job(1)
+        fake.answer(second, 0, b"", error="engine", end="true")
+        assert final_event(client, request_id)["event_type"] == "finished"
+        heard = player.recording()
+        assert contains(heard, render(TEXT)) >= 0
+        assert contains(heard, TONE[:2400]) < 0
+        assert fake.payloads(CANCEL) == [first]
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_what_breaks_off_in_the_middle_goes_on_or_fails(broker, tmp_path, alike):
+    """A second answer that begins like the first is heard from where that stopped; another is a failure, once."""
+    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=1.0) as player:
+        client = player.client()
+        request_id = client.say(TEXT, id="dryer")
+        speech = np.concatenate([np.roll(TONE, 100 * seq) for seq in range(4)])
+        first = fake.job()
+        for seq in range(2):
+            fake.answer(first, seq, speech[12_000 * seq : 12_000 * (seq + 1)])
+        client.wait_for("started", request_id)
+        second = fake.job(1)
+        if not alike:
+            speech = speech // 2
+        for seq in range(4):
+            fake.answer(second, seq, speech[12_000 * seq : 12_000 * (seq + 1)], **({"end": "true"} if seq == 3 else {}))
+        final = final_event(client, request_id)
+        client.op("status")
+        kinds = [event["event_type"] for event in client.events if event["id"] == "dryer"]
+        assert kinds == ["queued", "started", final["event_type"]]
+        heard = player.recording()
+        if alike:
+            assert final["event_type"] == "finished"
+            assert contains(heard, speech[:12_000]) >= 0
+            assert np.array_equal(heard[heard != 0], speech[speech != 0])  # silent while nobody sent anything
+        else:
+            assert (final["event_type"], final["reason"]) == ("failed", "engine")
+        assert hear(player, "Next.", voice="slt", seed=1)[0]["event_type"] == "finished"
+
+
+def test_busy_renderers_are_asked_again(broker, tmp_path):
+    """Busy is told at once and another is asked, until wait_s is over; then the local voice speaks."""
+    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=1.0) as player:
+        client = player.client()
+        request_id = client.say(TEXT)
+        for number in range(2):
+            fake.answer(fake.job(number), 0, b"enough to do", error="busy", end="true")
+        fake.answer(fake.job(2), 0, TONE, end="true")
+        assert final_event(client, request_id)["event_type"] == "finished"
+        assert contains(player.recording(), TONE) >= 0
+
+
+def test_a_renderer_refuses_what_it_cannot_do(broker, tmp_path):
+    """Bad jobs are answered with a code, and never elsewhere than below audio/; a fifth job hears busy at once."""
+    with node(broker, tmp_path, "renderer"), Watcher(broker.port) as watcher:
+        for number, payload in enumerate((b"{", b'{"text": "Hi", "volume": 3}', b'{"text": "..."}', b'{"text": "Hi"}')):
+            watcher.publish(JOBS, payload, ResponseTopic=AUDIO, CorrelationData=str(number).encode())
+        watcher.publish(JOBS, b'{"text": "Hi"}', ResponseTopic="crier/big-box/say")
+        watcher.publish(JOBS, b'{"text": "Hi"}')
+        watcher.wait(AUDIO, lambda payload: len(payload) > 2000)
+        errors = [
+            (message.properties.CorrelationData, dict(message.properties.UserProperty).get("error"))
+            for message in watcher.messages
+            if message.topic == AUDIO and dict(message.properties.UserProperty).get("error")
+        ]
+        assert errors == [(b"0", "bad_json"), (b"1", "bad_request"), (b"2", "empty")]
+        for number in range(6):
+            request = json.dumps({"text": LONG, "seed": number})
+            watcher.publish(JOBS, request, ResponseTopic=AUDIO, CorrelationData=f"long {number}".encode())
+        watcher.wait(AUDIO, lambda payload: b"jobs are under way" in payload)
+        assert len(watcher.payloads("crier/big-box/say")) == 0
+
+
+def test_a_stop_is_heard_by_the_renderer(broker, tmp_path):
+    """The player falls silent, the job is cancelled, and no more of it is made."""
+    with node(broker, tmp_path, "renderer") as renderer, node(broker, tmp_path, "player") as player:
+        client = player.client()
+        request_id = client.say(LONG)
+        client.wait_for("started", request_id)
+        assert client.op("stop")["ok"]
+        assert final_event(client, request_id)["event_type"] == "cancelled"
+        wait_until(lambda: metrics(renderer)["renders"] == {"cancelled": 1})
+        final, heard = hear(player)
+        assert final["event_type"] == "finished"
+        assert contains(heard, render(TEXT)) >= 0
+
+
+def test_a_renderer_killed_in_the_middle(broker, tmp_path):
+    """Another goes on from the sample that was sent last: the announcement is whole, to the bit."""
+    expected = np.concatenate([render(sentence) for sentence in SENTENCES])
+    with (
+        node(broker, tmp_path, "player", wait_s=1.0) as player,
+        Watcher(broker.port, AUDIO) as watcher,
+        contextlib.ExitStack() as stack,
+    ):
+        first = stack.enter_context(node(broker, tmp_path, "renderer", name="one"))
+        client = player.client()
+        request_id = client.say(LONG)
+        client.wait_for("started", request_id)
+        wait_until(lambda: sum(map(len, watcher.payloads(AUDIO))) >= 10 * 48_000)  # it sends no faster from here on
+        assert sum(map(len, watcher.payloads(AUDIO))) < expected.nbytes
+        first.process.kill()
+        stack.enter_context(node(broker, tmp_path, "renderer", name="two"))
+        client._socket.settimeout(60)
+        assert final_event(client, request_id)["event_type"] == "finished"
+        assert contains(player.recording(), expected) >= 0
+        assert "event=share_broken" in player.log.read_text()
+
+
+def test_a_broker_that_is_restarted(broker, tmp_path):
+    """In the middle of an announcement and before the next one: both are whole, the renderer's, and spoken once."""
+    expected = np.concatenate([render(sentence) for sentence in SENTENCES])
+    with node(broker, tmp_path, "renderer"), node(broker, tmp_path, "player") as player:
+        client = player.client()
+        client._socket.settimeout(60)
+        request_id = client.say(LONG)
+        client.wait_for("started", request_id)
+        broker.restart()
+        assert final_event(client, request_id)["event_type"] == "finished"
+        assert "event=share_broken" in player.log.read_text()
+        heard = player.recording()
+        assert contains(heard, expected) >= 0
+        assert contains(heard[contains(heard, expected) + len(expected) :], expected[:24_000]) < 0
+        assert contains(hear(player)[1], render(TEXT)) >= 0
+        assert metrics(player)["remote_fallbacks"] == 0
+
+
+def test_sharing_needs_a_broker(tmp_path):
+    """A role without [mqtt] is a mistake in the configuration, and named."""
+    config = '[share]\nrole = "renderer"\n[audio]\nsink = "null"\n[socket]\npath = "{socket}"\n'
+    with run_daemon(tmp_path, config, ready=False) as daemon:
+        assert daemon.process.wait(20) == 78
+        assert "set [mqtt] enabled = true" in daemon.log.read_text()
+
+
+def test_the_pages_commands_get_speech(broker, tmp_path):
+    """A renderer serves whoever speaks MQTT 5, here a shell; what it says is what the page plays."""
+    script = next(block.text for block in blocks(PAGE, "sh") if block.argument == "jobs")
+    script = script.replace("-V 5", f"-V 5 -p {broker.port}")
+    script = "\n".join(line for line in script.splitlines() if not line.startswith("aplay"))
+    with node(broker, tmp_path, "renderer"):
+        subprocess.run(["bash", "-c", script], cwd=tmp_path, check=True, timeout=30)
+    pcm = np.frombuffer((tmp_path / "hello.raw").read_bytes(), np.int16)
+    assert np.array_equal(pcm, render("Hello from the shell."))
+
+
+def test_the_acl_of_the_page_suffices(tmp_path):
+    """With the accounts of docs/speakers.md and a broker that allows nothing else, a player gets its speech."""
+    acl = blocks_without_language(PAGE, "user big-box") + "\n".join(
+        f"\nuser {name}\ntopic readwrite crier/{name}/#\ntopic read crier/all/#" for name in ("big-box", "kitchen")
+    )
+    (tmp_path / "acl").write_text(acl + "\n")
+    users = {"big-box": "b", "kitchen": "k"}
+    broker = start_broker(tmp_path, users=users, extra=[f"acl_file {tmp_path / 'acl'}"])
+    try:
+        with contextlib.ExitStack() as stack:
+            daemons = {}
+            for role, name in (("renderer", "big-box"), ("player", "kitchen")):
+                (tmp_path / name).mkdir()
+                (tmp_path / name / "password").write_text(users[name])
+                login = f'username = "{name}"\npassword_file = "{tmp_path / name / "password"}"\n'
+                daemons[role] = stack.enter_context(node(LoggedIn(broker, login), tmp_path, role))
+            assert hear(daemons["player"])[0]["event_type"] == "finished"
+            assert metrics(daemons["player"])["remote_jobs"] == 1
+            lines = [line for daemon in daemons.values() for line in daemon.log.read_text().splitlines()]
+            assert not [line for line in lines if "refused by the broker" in line and "crier/render" in line]
+    finally:
+        broker.kill()
+
+
+class LoggedIn:
+    """A broker's port, with what else the table [mqtt] needs."""
+
+    def __init__(self, broker, login):
+        self.port = f"{broker.port}\n{login}"
+
+
+def blocks_without_language(page: Path, start: str) -> str:
+    """The fenced block of a page that begins so."""
+    text = page.read_text(encoding="utf-8")
+    begin = text.index(f"```\n{start}") + 4
+    return text[begin : text.index("```", begin)]
