@@ -97,7 +97,8 @@ class CacheFolder:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
         self.evict()
-        return path.exists()
+        # os.path's exists also says no where it may not look; Path's raises.
+        return os.path.exists(path)  # noqa: PTH110
 
     def _write(self, part: Path, parts: Sequence[Part]) -> None:
         digest = hashlib.sha256()
@@ -117,7 +118,7 @@ class CacheFolder:
     def evict(self) -> None:
         """Remove the files that were used longest ago until the rest is small enough, and what a crash left."""
         files: list[tuple[float, int, Path]] = []
-        for path in [*self.folder.glob(f"*{self._suffix}"), *self.folder.glob(f"*{_PART}")]:
+        for path in self._list():
             with contextlib.suppress(OSError):
                 status = path.stat()
                 if path.suffix == self._suffix or time.time() - status.st_mtime > _PART_AGE_S:
@@ -130,6 +131,13 @@ class CacheFolder:
                 path.unlink()
                 total -= size
         self.num_bytes = total
+
+    def _list(self) -> list[Path]:
+        """The files, and those still being written; none where the folder cannot be read."""
+        try:
+            return [path for path in self.folder.iterdir() if path.suffix in (self._suffix, _PART)]
+        except OSError:
+            return []
 
     def _path(self, name: str) -> Path:
         return self.folder / (name + self._suffix)

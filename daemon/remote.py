@@ -171,7 +171,7 @@ class RemoteSynthesizer:
                 return Spoken(samples=writer.samples, remote=True)
             rest = TextSource(left, more=False)
             if writer.samples:
-                on_first_sample = _ignore
+                on_first_sample = lambda _time_s: None  # noqa: E731 (it has been told)
         voice = local_voice(self._voices, voice, request.lang)
         return self._local.speak(
             request, rest, ring, cancelled, voice=voice, speed=speed, beat=beat, on_first_sample=on_first_sample
@@ -296,7 +296,3 @@ def local_voice(voices: Voices, name: str | None, language: str | None) -> str |
         voices.get(None, language)
         return None
     return name
-
-
-def _ignore(_time_s: float) -> None:
-    """The first sample has been told of."""

@@ -185,6 +185,7 @@ class Service:
                 raise BadRequestError("queue_full", "the daemon is shutting down")
             desk.look_at_clock()
             now = monotonic()
+            desk.publish(desk.queue.expire(now))  # first, as one of these may have had the same id, long ago
             decision = desk.queue.submit(request, now, expiry_s=expiry_s)
             refusal = next((e for e in decision.events if e.event_type is EventType.REJECTED), None)
             if refusal is None:

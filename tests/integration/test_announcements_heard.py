@@ -1,4 +1,8 @@
-"""What people hear: announcements over MQTT and the socket, through PyAudio; a recording is compared to the bit."""
+"""What people hear: announcements over MQTT and the socket; a recording is compared to the bit.
+
+The queue's part is recorded from a sound server; what is around and in the speech is recorded by the WAV sink, which
+keeps time as a sound card does, but has no server between that drops samples when the machine is busy.
+"""
 
 import json
 import socket
@@ -8,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from broker import start_broker, wait_online
-from daemon_process import mqtt_section, render, run_daemon
+from daemon_process import WAV_CONFIG, mqtt_section, render, run_daemon
 from mqtt_running import mosquitto_pub
 from soundcard import contains, start_pulse, wait_until
 
@@ -31,6 +35,8 @@ CONFIG = """
 sink = "pyaudio"
 [socket]
 path = "{socket}"
+"""
+CHIMES = """
 [chimes.before]
 low = "dingdong"
 [chimes.after]
@@ -77,6 +83,17 @@ class Room:
         return self.heard()
 
 
+class Booth(Room):
+    """A daemon that is recorded by its own WAV sink."""
+
+    def __init__(self, daemon):
+        super().__init__(daemon, None, daemon)
+
+    def rest(self):
+        """Everything heard; it is in the file when the event comes."""
+        return self.heard()
+
+
 @pytest.fixture(scope="module")
 def pcm():
     """What the texts sound like."""
@@ -107,6 +124,21 @@ def room(running):
     room = Room(*running)
     room.begin()
     return room
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    """A daemon with a WAV sink."""
+    with run_daemon(tmp_path_factory.mktemp("booth"), WAV_CONFIG + CHIMES) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def booth(recorded):
+    """The booth, with nothing heard yet."""
+    booth = Booth(recorded)
+    booth.begin()
+    return booth
 
 
 def places(recording, *wanted):
@@ -163,7 +195,7 @@ def test_an_alarm_is_heard_at_once_and_what_it_cut_again(room, pcm):
 
 def test_an_alarm_over_mqtt_cuts_too(room, pcm):
     """say/critical of a plain text, while a low one plays: that one is not heard again."""
-    room.client.say(LONG, priority="low", chime="none")
+    room.client.say(LONG, priority="low")
     wait_until(lambda: room.heard().any())
     room.publish("say/critical", SHORT)
     room.wait("finished")
@@ -227,19 +259,19 @@ def chimes():
     return {name: sound(name) for name in sounds.names}
 
 
-def test_chimes_are_whole_around_the_speech(room, pcm, chimes):
+def test_chimes_are_whole_around_the_speech(booth, pcm, chimes):
     """The configured ones before and after, and no more than a breath from the speech."""
-    recording = room.say(SHORT, priority="low")
+    recording = booth.say(SHORT, priority="low")
     before, speech, after = places(recording, chimes["dingdong"], pcm[SHORT], chimes["gong"])
     assert speech - before - len(chimes["dingdong"]) < SAMPLE_RATE // 2
     assert after - speech - len(pcm[SHORT]) < SAMPLE_RATE // 2
 
 
-def test_a_request_chooses_its_chime(room, pcm, chimes):
+def test_a_request_chooses_its_chime(booth, pcm, chimes):
     """One of the built-in sounds, or none; a priority without chimes stays without."""
-    places(room.say(SHORT, chime="alarm"), chimes["alarm"], pcm[SHORT])
-    places(room.say(SHORT, priority="low", chime="none"), pcm[SHORT], chimes["gong"])
-    places(room.say(SHORT), pcm[SHORT])
+    places(booth.say(SHORT, chime="alarm"), chimes["alarm"], pcm[SHORT])
+    places(booth.say(SHORT, priority="low", chime="none"), pcm[SHORT], chimes["gong"])
+    places(booth.say(SHORT), pcm[SHORT])
 
 
 def split(pcm, longer):
@@ -249,7 +281,7 @@ def split(pcm, longer):
     return before, same - before
 
 
-def test_a_pause_is_exactly_as_long_as_it_says(room):
+def test_a_pause_is_exactly_as_long_as_it_says(booth):
     """With the same seed, [pause 500ms] and [pause 1000ms] differ by half a second of silence and nothing else."""
     texts = [f"Dinner is ready. [pause {ms}ms] Come, everybody." for ms in (500, 1000)]
     short, long = (render(text, "--seed", "7") for text in texts)
@@ -260,7 +292,7 @@ def test_a_pause_is_exactly_as_long_as_it_says(room):
     assert not long[before + silence :][: SAMPLE_RATE // 2].any()
     assert np.array_equal(long[before + silence + SAMPLE_RATE // 2 :], short[before + silence :])
     for text, expected in zip(texts, (short, long), strict=True):
-        places(room.say(text, seed=7), expected)
+        places(booth.say(text, seed=7), expected)
 
 
 def loudness(pcm):
@@ -268,7 +300,7 @@ def loudness(pcm):
     return float(np.sqrt(np.mean(pcm[np.abs(pcm) > 50].astype(float) ** 2)))
 
 
-def test_ssml_is_heard_and_not_read_aloud(room):
+def test_ssml_is_heard_and_not_read_aloud(booth):
     """Volume and rate change the sound, a break is silence, the marks are not spoken."""
     plain = render(SHORT, "--seed", "7")
     quiet, fast, pausing = (
@@ -276,50 +308,50 @@ def test_ssml_is_heard_and_not_read_aloud(room):
         f"<speak><prosody rate='150%'>{SHORT}</prosody></speak>",
         f"<speak>{SHORT}<break time='1s'/>{OTHER}</speak>",
     )
-    heard = room.say(quiet, seed=7)
+    heard = booth.say(quiet, seed=7)
     assert loudness(heard) == pytest.approx(loudness(plain) / 2, rel=0.1)
     places(heard, render(quiet, "--seed", "7"))
-    places(room.say(fast, seed=7), render(fast, "--seed", "7"))
+    places(booth.say(fast, seed=7), render(fast, "--seed", "7"))
     assert len(render(fast, "--seed", "7")) == pytest.approx(len(plain) / 1.5, rel=0.1)
-    heard = room.say(pausing, seed=7)
+    heard = booth.say(pausing, seed=7)
     places(heard, render(pausing, "--seed", "7"))
     sounding = np.flatnonzero(heard)
     assert np.diff(sounding).max() >= SAMPLE_RATE
 
 
-def test_bad_ssml_is_silent(room):
+def test_bad_ssml_is_silent(booth):
     """It is refused with a reason, and nothing of it is heard."""
-    reply = room.client.op("say", text="<speak>Hello <audio src='x'/></speak>")
+    reply = booth.client.op("say", text="<speak>Hello <audio src='x'/></speak>")
     assert (reply["ok"], reply["error"]["code"]) == (False, "bad_request")
     assert "SSML" in reply["error"]["message"]
     time.sleep(0.5)
-    assert not room.heard().any()
+    assert not booth.heard().any()
 
 
-def test_faster_speech_is_shorter_and_whole(room, pcm):
+def test_faster_speech_is_shorter_and_whole(booth, pcm):
     """speed 1.5 of a request and the speed that is set are the same samples, two thirds as long."""
     expected = render(SHORT, "--speed", "1.5")
     assert len(expected) == pytest.approx(len(pcm[SHORT]) / 1.5, rel=0.1)
-    places(room.say(SHORT, speed=1.5), expected)
-    assert room.client.op("set", speed=1.5)["ok"]
+    places(booth.say(SHORT, speed=1.5), expected)
+    assert booth.client.op("set", speed=1.5)["ok"]
     try:
-        places(room.say(SHORT), expected)
-        places(room.say(SHORT, speed=1), pcm[SHORT])
+        places(booth.say(SHORT), expected)
+        places(booth.say(SHORT, speed=1), pcm[SHORT])
     finally:
-        assert room.client.op("set", speed=1)["ok"]
+        assert booth.client.op("set", speed=1)["ok"]
 
 
-def test_what_was_said_before_sounds_the_same(room):
+def test_what_was_said_before_sounds_the_same(booth):
     """The second time comes from the phrase cache, and every sample is that of the first."""
     text = "The washing machine has finished its work."
 
     def hits():
-        return room.client.op("status")["status"]["metrics"]["phrases"]["hits"]
+        return booth.client.op("status")["status"]["metrics"]["phrases"]["hits"]
 
     expected = render(text)
     before = hits()
-    places(room.say(text), expected)
+    places(booth.say(text), expected)
     assert hits() == before
-    wait_until(lambda: [*room.daemon.folder.rglob("home/.cache/crier/phrases/*")])
-    places(room.say(text), expected)
+    wait_until(lambda: [*booth.daemon.folder.rglob("home/.cache/crier/phrases/*")])
+    places(booth.say(text), expected)
     assert hits() == before + 1

@@ -10,18 +10,15 @@ import pytest
 from broker import Watcher, start_broker
 from daemon_process import render, run_daemon
 from mqtt_running import wait_until
-from recipe_pages import ROOT, blocks
+from recipe_pages import blocks
+from sharing_scene import AUDIO, JOBS, PAGE, TEXT, final_event, hear, metrics, node
 from soundcard import contains
 
-PAGE = ROOT / "docs" / "speakers.md"
-TEXT = "The dryer is done."
 SENTENCES = [
     f"{start} the washing machine in the cellar has finished its {name} programme, so please take out the laundry."
     for start, name in (("Today", "first"), ("Right now", "long"), ("Once more", "second"))
 ]
 LONG = " ".join(SENTENCES)
-JOBS, AUDIO, CANCEL = (f"crier/render/crier/{name}" for name in ("jobs", "audio/kitchen", "cancel"))
-TONE = (8000 * np.sin(np.arange(12_000) / 10)).astype(np.int16)
 pytestmark = pytest.mark.broker
 
 
@@ -31,64 +28,6 @@ def broker(tmp_path):
     broker = start_broker(tmp_path)
     yield broker
     broker.kill()
-
-
-@contextlib.contextmanager
-def node(broker, tmp_path, role, *, name="", wait_s=3.0):
-    """A daemon with the page's configuration, made to find this broker and to record what it plays."""
-    text = next(block.text for block in blocks(PAGE, "toml") if block.argument == role)
-    name = name or {"player": "kitchen", "renderer": "big-box"}[role]
-    text = text.replace('"broker.lan"', f'"127.0.0.1"\nport = {broker.port}').replace(
-        "wait_s = 3.0", f"wait_s = {wait_s}"
-    )
-    text = text.replace('"big-box"', f'"{name}"').replace('sink = "null"', 'sink = "wav"\npath = "{wav}"')
-    if "[audio]" not in text:
-        text += '[audio]\nsink = "wav"\npath = "{wav}"\n'
-    folder = tmp_path / name
-    folder.mkdir(exist_ok=True)
-    with run_daemon(folder, text + '[socket]\npath = "{socket}"\nrequests_per_second = 1000\n') as daemon:
-        wait_until(lambda: "event=mqtt_connected" in daemon.log.read_text())
-        yield daemon
-
-
-def metrics(daemon):
-    """What ``crier status --json`` counts."""
-    return daemon.client(subscribe=False).op("status")["status"]["metrics"]
-
-
-def hear(daemon, text=TEXT, **fields):
-    """Have something said to its end; its final event and what was recorded meanwhile."""
-    client, start = daemon.client(), len(daemon.recording())
-    request_id = client.say(text, **fields)
-    final = final_event(client, request_id)
-    return final, daemon.recording()[start:]
-
-
-def final_event(client, request_id):
-    """The final event of a request; later ones would be in ``client.events``."""
-    while True:
-        event = client.line()
-        client.events.append(event)
-        if event.get("id") == request_id and event["event_type"] not in ("queued", "started"):
-            return event
-
-
-class FakeRenderer(Watcher):
-    """Sees the jobs, and answers as a test wants it."""
-
-    def __init__(self, broker):
-        super().__init__(broker.port, "crier/render/#")
-        self.publish("crier/render/crier/ready", b"fake")
-
-    def job(self, number=0):
-        """The correlation data of a job."""
-        wait_until(lambda: len(self.payloads(JOBS)) > number)
-        return [m for m in list(self.messages) if m.topic == JOBS][number].properties.CorrelationData
-
-    def answer(self, correlation, seq, pcm=b"", **user):
-        """Publish a part."""
-        properties = [("seq", str(seq)), ("renderer", "fake"), *user.items()]
-        self.publish(AUDIO, bytes(pcm), CorrelationData=correlation, UserProperty=properties)
 
 
 def test_a_player_speaks_with_a_renderers_voice(broker, tmp_path):
@@ -154,104 +93,6 @@ def test_without_a_broker_the_local_voice_speaks_at_once(broker, tmp_path):
         assert client.wait_for("started", request_id)["ttfa_ms"] < 5000
         client.wait_for("finished", request_id)
         assert contains(player.recording(), render(TEXT)) >= 0
-
-
-def test_a_voice_that_only_a_renderer_has(broker, tmp_path):
-    """The player accepts its name; nobody having it, the default speaks; a language that nobody has is a failure."""
-    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=1.0) as player:
-        client = player.client()
-        request_id = client.say(TEXT, voice="aunt")
-        job = fake.job()
-        assert json.loads(fake.payloads(JOBS)[0])["voice"] == "aunt"
-        fake.answer(job, 0, TONE)
-        fake.answer(job, 1, TONE, end="true")
-        client.wait_for("finished", request_id)
-        assert contains(player.recording(), np.tile(TONE, 2)) >= 0
-
-        request_id = client.say(TEXT, voice="uncle")
-        fake.answer(fake.job(1), 0, b"no voice 'uncle'", error="unknown_voice", end="true")
-        client.wait_for("finished", request_id)
-        assert contains(player.recording(), render(TEXT)) >= 0
-
-        request_id = client.say(TEXT, lang="de")
-        fake.answer(fake.job(2), 0, b"no German", error="unknown_voice", end="true")
-        assert final_event(client, request_id)["reason"] == "unknown_voice"
-
-
-def test_parts_that_come_twice_or_from_two_renderers(broker, tmp_path):
-    """Each part is heard once, in order, from the renderer that answered first; what is no part is ignored."""
-    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=2.0) as player:
-        client = player.client()
-        request_id = client.say(TEXT)
-        job = fake.job()
-        parts = [np.roll(TONE, 10 * seq) for seq in range(4)]
-        for seq in (0, 0, 1, 0, 2, 1):
-            fake.answer(job, seq, parts[seq])
-        fake.answer(job, 3, TONE, renderer="another")
-        fake.answer(job, 3, b"odd")
-        fake.answer(b"no such job", 3, TONE)
-        fake.answer(job, 3, parts[3], end="true")
-        assert final_event(client, request_id)["event_type"] == "finished"
-        assert contains(player.recording(), np.concatenate(parts)) >= 0
-        assert not fake.payloads(CANCEL)
-
-
-def test_what_breaks_off_unheard_is_spoken_by_the_local_voice(broker, tmp_path):
-    """A renderer that dies before enough has come to start: nothing of its speech is heard, all of the local one."""
-    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=0.5) as player:
-        client = player.client()
-        request_id = client.say(TEXT)
-        first = fake.job()
-        fake.answer(first, 0, TONE[:2400])
-        second = fake.job(1)
-        fake.answer(second, 0, b"", error="engine", end="true")
-        assert final_event(client, request_id)["event_type"] == "finished"
-        heard = player.recording()
-        assert contains(heard, render(TEXT)) >= 0
-        assert contains(heard, TONE[:2400]) < 0
-        assert fake.payloads(CANCEL) == [first]
-
-
-@pytest.mark.parametrize("alike", [True, False])
-def test_what_breaks_off_in_the_middle_goes_on_or_fails(broker, tmp_path, alike):
-    """A second answer that begins like the first is heard from where that stopped; another is a failure, once."""
-    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=1.0) as player:
-        client = player.client()
-        request_id = client.say(TEXT, id="dryer")
-        speech = np.concatenate([np.roll(TONE, 100 * seq) for seq in range(4)])
-        first = fake.job()
-        for seq in range(2):
-            fake.answer(first, seq, speech[12_000 * seq : 12_000 * (seq + 1)])
-        client.wait_for("started", request_id)
-        second = fake.job(1)
-        if not alike:
-            speech = speech // 2
-        for seq in range(4):
-            fake.answer(second, seq, speech[12_000 * seq : 12_000 * (seq + 1)], **({"end": "true"} if seq == 3 else {}))
-        final = final_event(client, request_id)
-        client.op("status")
-        kinds = [event["event_type"] for event in client.events if event["id"] == "dryer"]
-        assert kinds == ["queued", "started", final["event_type"]]
-        heard = player.recording()
-        if alike:
-            assert final["event_type"] == "finished"
-            assert contains(heard, speech[:12_000]) >= 0
-            assert np.array_equal(heard[heard != 0], speech[speech != 0])  # silent while nobody sent anything
-        else:
-            assert (final["event_type"], final["reason"]) == ("failed", "engine")
-        assert hear(player, "Next.", voice="slt", seed=1)[0]["event_type"] == "finished"
-
-
-def test_busy_renderers_are_asked_again(broker, tmp_path):
-    """Busy is told at once and another is asked, until wait_s is over; then the local voice speaks."""
-    with FakeRenderer(broker) as fake, node(broker, tmp_path, "player", wait_s=1.0) as player:
-        client = player.client()
-        request_id = client.say(TEXT)
-        for number in range(2):
-            fake.answer(fake.job(number), 0, b"enough to do", error="busy", end="true")
-        fake.answer(fake.job(2), 0, TONE, end="true")
-        assert final_event(client, request_id)["event_type"] == "finished"
-        assert contains(player.recording(), TONE) >= 0
 
 
 def test_a_renderer_refuses_what_it_cannot_do(broker, tmp_path):

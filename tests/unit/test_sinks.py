@@ -226,11 +226,13 @@ def test_fifo_finds_a_reader_that_looks_in_now_and_then(tmp_path):
     reader.start()
     time.sleep(0.05)
     sink = FifoSink(path)
-    sink.open()
-    sink.write(BLOCK)
-    time.sleep(0.1)
-    done.set()
-    reader.join()
+    try:
+        sink.open()
+        sink.write(BLOCK)
+        time.sleep(0.1)
+    finally:
+        done.set()
+        reader.join()
     sink.close()
     assert bytes(got) == BLOCK.tobytes()
 
