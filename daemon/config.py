@@ -4,6 +4,7 @@ config.toml at the top of the repository holds every key with its default and a 
 """
 
 import difflib
+import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {err.strerror}") from err
     except (ValueError, RecursionError) as err:  # also a number too long to be read
         raise ConfigError(f"{path}: not valid TOML: {err}") from err
+
+
+def user_path(name: str) -> Path:
+    """A path as the user wrote it, with ~ for a home folder; that of a user who does not exist stays as it is."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 (Path's raises for such a user)
 
 
 def explain(err: ValidationError, model: type[BaseModel]) -> Iterator[str]:

@@ -81,7 +81,7 @@ class Entry:
 
 
 class Desk:
-    """Shared state; every attribute is read and written under ``open()`` only.
+    """Shared state; every attribute is written, and several are read together, under the lock only.
 
     Attributes:
         changed: the lock, and the condition that wakes the synth thread.

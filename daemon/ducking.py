@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, MutableMapping, Sequence
 from time import monotonic
@@ -126,10 +125,15 @@ class Ducking:
     def _run_command(self, command: Sequence[str]) -> None:
         if not command:
             return
-        with tempfile.TemporaryFile() as errors:
+        with os.fdopen(os.memfd_create("errors"), "w+b") as errors:  # a pipe fills up, a file needs room on a disk
             try:
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,
+                    preexec_fn=_take_signals,  # noqa: PLW1509 (one system call, which no thread can have locked)
                 )
             except OSError as err:
                 self._log.log(logging.WARNING, "duck: %s does not run: %s", command[0], err.strerror)
@@ -151,3 +155,8 @@ class Ducking:
                 process.wait(_LOOK_S)
                 return True
         return False
+
+
+def _take_signals() -> None:
+    """In a command before it begins: this process blocks the signals that end it, and a command would inherit that."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -127,6 +127,7 @@ class _Prerender:
             beat=lambda: None,
             on_first_sample=lambda _time_s: None,
         )
+        spoken.keep()
         if spoken.cached:
             self.there += 1
         elif self._is_there(request):

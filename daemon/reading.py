@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
+from daemon.config import user_path
 from daemon.config_sections import TextConfig
 from daemon.text.lexicon import load_lexicon
 from daemon.text.normalize import Normalizer
@@ -31,7 +31,7 @@ class Reader:
         self, text: TextConfig, *, alphabet: str | None, count_tokens: Callable[[str], int], max_tokens: int
     ) -> None:
         self._emoji = text.emoji
-        self._lexicon = load_lexicon(Path(text.lexicon).expanduser()) if text.lexicon else None
+        self._lexicon = load_lexicon(user_path(text.lexicon)) if text.lexicon else None
         self._alphabet = alphabet
         self._count_tokens = count_tokens
         self._max_tokens = max_tokens

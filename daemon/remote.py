@@ -15,7 +15,7 @@ from time import monotonic
 
 from daemon.engine.voices import Voices
 from daemon.errors import BadRequestError, RemoteError
-from daemon.inputs.render_messages import BUSY, AudioPart
+from daemon.inputs.render_messages import BUSY, NOBODY, AudioPart
 from daemon.inputs.render_player import Answer, RenderPlayer
 from daemon.metrics import Metrics
 from daemon.output import WAIT_S, Ring, Writer
@@ -49,7 +49,7 @@ class _Outcome(Enum):
     DONE = auto()
     """All of it is in the ring, or it was cancelled."""
     TRY_AGAIN = auto()
-    """The renderer is busy, or another has come."""
+    """The renderer is busy, or another has come or may come."""
     NONE = auto()
     """No renderer has begun."""
     BROKEN = auto()
@@ -258,7 +258,9 @@ class RemoteSynthesizer:
                     return failed
             elif part.error:
                 self._trouble = f"{part.renderer}: {part.error}: {part.message}"
-                return _Outcome.TRY_AGAIN if part.error == BUSY and failed is _Outcome.NONE else failed
+                heard = intake.writer.samples > 0  # a change of voice in the middle would be worse than waiting
+                may_come = part.error == BUSY or (part.error == NOBODY and heard)
+                return _Outcome.TRY_AGAIN if may_come and failed is _Outcome.NONE else failed
             else:
                 failed = _Outcome.BROKEN
                 if not intake.take(part):

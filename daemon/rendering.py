@@ -242,6 +242,7 @@ class Renders:
             self._metrics.add_rtf(spoken.rtf)
         if spoken.truncated:
             self._metrics.count_runaway()
+        spoken.keep()
         render.said()
         with self._desk.changed:
             self._live.rotate(-1)

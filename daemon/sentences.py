@@ -1,9 +1,8 @@
 """Text in pieces to raw sentences, each of which can be spoken by itself."""
 
 from daemon.text.languages import find_language
+from daemon.text.script import may_be_ssml
 from daemon.text.segment import MAX_RAW_CHARS, find_sentence_end
-
-_SSML_STARTS = ("<speak", "<?xml")
 
 
 class SentenceCutter:
@@ -28,7 +27,7 @@ class SentenceCutter:
         return self._take(ended=True)
 
     def _take(self, *, ended: bool) -> list[str]:
-        if not self._begun and _may_be_ssml(self._waiting):
+        if not self._begun and may_be_ssml(self._waiting):
             whole, self._waiting = (self._waiting, "") if ended else ("", self._waiting)
             return [whole] if whole.strip() else []
         sentences: list[str] = []
@@ -40,9 +39,3 @@ class SentenceCutter:
             self._begun = True
             sentences.append(self._waiting[:end])
             self._waiting = self._waiting[end:]
-
-
-def _may_be_ssml(text: str) -> bool:
-    """Whether it is SSML, or so little text that it may become some."""
-    begin = text.lstrip().lower()
-    return any(begin.startswith(start) or start.startswith(begin) for start in _SSML_STARTS)

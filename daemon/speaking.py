@@ -179,6 +179,7 @@ class SpeakingLoop:
             self._desk.player.cut(job.utterance)
         else:
             self._desk.player.finish(job.utterance)
+            job.spoken.keep()
         if isinstance(job.failure, EngineError):
             while not job.done.wait(IDLE_WAIT_S):
                 self._beat()

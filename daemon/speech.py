@@ -2,6 +2,7 @@
 
 import logging
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -27,6 +28,8 @@ class Spoken:
     """It came from the phrase cache."""
     remote: bool = False
     """It was made elsewhere."""
+    keep: Callable[[], None] = lambda: None
+    """Writes it into the phrase cache, if it belongs there; for the time when nobody waits for the disk."""
 
     @property
     def audio_s(self) -> float:

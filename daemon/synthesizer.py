@@ -248,18 +248,23 @@ class Synthesizer:
         if not writer.stopped():
             # A recording or context that had to be read first says nothing of how fast speech comes.
             self._engine.note_rtf(spoken.synthesis_s - times.prefill, times.frames / self._frame_rate)
-            self._keep(key, output, session, spoken)
+            spoken.keep = self._keeper(key, output, session, spoken)
         if self._profile:
             stages = {name: round(value * 1000, 3) for name, value in asdict(times).items() if name != "frames"}
             logger.info("profile %s", json.dumps({"id": request.id, **stages, "frames_ms": speech.frames_ms}))
         return spoken
 
-    def _keep(self, key: bytes | None, output: Output, session: TtsSession, spoken: Spoken) -> None:
-        """Put an utterance that is whole into the cache."""
-        if key is None or self._phrases is None or output.kept is None or spoken.truncated or not session.finished:
-            return
+    def _keeper(self, key: bytes | None, output: Output, session: TtsSession, spoken: Spoken) -> Callable[[], None]:
+        """Puts an utterance into the cache, if it is whole."""
+        pcm, phrases = output.kept, self._phrases
+        if key is None or phrases is None or pcm is None or spoken.truncated or not session.finished:
+            return spoken.keep
         codes = [segment.codes for segment in session.conversation() if segment.codes is not None]
         if self._engine.takes_context and len(codes) != session.chunk.segment + 1:
-            return  # a part of it was of no use as context
-        self._phrases.put(key, output.kept, codes)
-        self._metrics.set_phrase_bytes(self._phrases.num_bytes)
+            return spoken.keep  # a part of it was of no use as context
+
+        def keep() -> None:
+            phrases.put(key, pcm, codes)
+            self._metrics.set_phrase_bytes(phrases.num_bytes)
+
+        return keep

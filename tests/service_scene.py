@@ -50,7 +50,7 @@ class QuickSink:
 class Running:
     """A service with its sink and everything it told."""
 
-    def __init__(self, engine, tmp_path, config=CONFIG):
+    def __init__(self, engine, tmp_path, config=CONFIG, phrases=None):
         self.sink = QuickSink()
         self.events, self.states = [], []
         self.metrics = Metrics()
@@ -60,6 +60,7 @@ class Running:
             engine,
             self.sink,
             settings_path=tmp_path / "settings.json",
+            phrases=phrases,
             metrics=self.metrics,
             beat=lambda _name: None,
         )
@@ -111,9 +112,9 @@ def open_engine():
 
 
 @contextlib.contextmanager
-def run_service(engine, tmp_path, config=CONFIG):
+def run_service(engine, tmp_path, config=CONFIG, phrases=None):
     """A running service, closed at the end."""
-    made = Running(engine, tmp_path, config)
+    made = Running(engine, tmp_path, config, phrases)
     try:
         yield made
     finally:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from daemon.config import user_path
 from daemon.config_sections import EngineConfig
 from daemon.errors import ModelError
 from daemon.values import SAMPLE_RATE, Array
@@ -226,7 +227,7 @@ class Bundle:
 def bundle_search(config: EngineConfig) -> list[Path]:
     """Where bundles are looked for: as configured, else the repository's models/, then the service's folder."""
     if config.bundle_path:
-        return [Path(path).expanduser() for path in config.bundle_path]
+        return [user_path(path) for path in config.bundle_path]
     return [Path(__file__).resolve().parents[2] / "models", Path("/var/lib/crier/models")]
 
 
@@ -237,8 +238,7 @@ def find_bundle(name: str, search: Sequence[Path]) -> Path:
         ModelError: there is none; the message lists where it was looked for.
     """
     if "/" in name:
-        folder = Path(name).expanduser()
-        if _is_bundle(folder):
+        if _is_bundle(folder := user_path(name)):
             return folder
         named = next((parent / folder.name for parent in search if _is_bundle(parent / folder.name)), None)
         hint = f"; the bundle named {folder.name} is {named}" if named else ""

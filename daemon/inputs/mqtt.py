@@ -4,6 +4,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -116,14 +117,15 @@ class MqttInput:
             self._ask(partial(feature.on_connect, mqtt5=mqtt5))
 
     def on_disconnected(self, unconfirmed: Sequence[Publication]) -> None:
-        """Keep what may still be wanted; what is retained, and what concerns old news, is said anew or never."""
+        """Keep what may still be wanted, in its order; what is retained or concerns old news is said anew or never.
+
+        What was under way when the connection broke, twice, is given up: it may be what the broker hangs up on.
+        """
         news = self._prefix + "event"
-        for publication in unconfirmed:
-            self._put(publication)
-        for _ in range(len(self._outgoing)):
-            deadline, publication = self._outgoing.popleft()
-            if not publication.retain and publication.topic != news:
-                self._outgoing.append((deadline, publication))
+        waiting = [self._outgoing.popleft() for _ in range(len(self._outgoing))]
+        kept = [*(_dated(replace(p, again=True)) for p in unconfirmed if not p.again), *waiting]
+        kept = [entry for entry in kept if not entry[1].retain and entry[1].topic != news]
+        self._outgoing.extendleft(reversed(kept))  # other threads may have added more
 
     def on_message(self, message: Message) -> None:
         """Obey a command, tell the features."""
@@ -183,8 +185,7 @@ class MqttInput:
                 logging.WARNING, "event=mqtt_publication_dropped: too many wait, one was for %s", publication.topic
             )
             return
-        keep_s = min(_KEEP_S, publication.expiry_s or _KEEP_S)
-        self._outgoing.append((time.monotonic() + keep_s, publication))
+        self._outgoing.append(_dated(publication))
 
     def _publish_state(self, state: State) -> None:
         """Retained, each topic only when it changed. QoS 0: a later one must never be overtaken by a repeated one."""
@@ -195,11 +196,14 @@ class MqttInput:
                 self._put(Publication(topic=self._prefix + name, payload=payload, retain=True, qos=0))
 
     def _publish_state_anew(self) -> None:
-        self._states.clear()  # older than what the speaker says now
         self._published.clear()
-        self._publish_state(self._speaker.state())
+        self._states.append(self._speaker.state())
 
     def _reply(self, message: Message, reply: Mapping[str, Any]) -> None:
         topic = message.response_topic
-        if topic and "+" not in topic and "#" not in topic:
+        if topic and not {"+", "#"} & set(topic) and not self._commands.is_command(topic):
             self._put(Publication(topic=topic, payload=to_json(reply), correlation=message.correlation))
+
+
+def _dated(publication: Publication) -> tuple[float, Publication]:
+    return time.monotonic() + min(_KEEP_S, publication.expiry_s or _KEEP_S), publication

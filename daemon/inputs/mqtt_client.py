@@ -30,6 +30,8 @@ _MAX_UNCONFIRMED = 16
 _MAX_PACKET_BYTES = 4 * 1024 * 1024
 """What a broker may send at all (MQTT 5); above the limit of a message, so that its sender hears of the refusal."""
 _SHARED = "$share/"
+_NO_SUBSCRIBERS = 16
+"""The reason code of MQTT 5; brokers may keep it to themselves."""
 
 
 class MqttClient:
@@ -215,9 +217,14 @@ class MqttClient:
                 self._complain(f"topic {topic}", f"subscription refused by the broker: {reason}")
 
     def _on_publish(self, _client: Client, _data: Any, mid: int, reason: ReasonCode, _properties: Any) -> None:
+        """Reasons come with MQTT 5 alone."""
         publication = self.unconfirmed.pop(mid, None)
-        if publication is not None and reason.is_failure:  # only MQTT 5 tells
+        if publication is None:
+            return
+        if reason.is_failure:
             self._complain(f"topic {publication.topic}", f"publication refused by the broker: {reason}")
+        elif publication.on_unheard is not None and reason.value == _NO_SUBSCRIBERS:
+            publication.on_unheard()
 
     def _on_disconnect(self, _client: Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         if not self.refused and reason.is_failure:

@@ -23,6 +23,7 @@ class MqttCommands:
     def __init__(self, config: MqttConfig, speaker: Speaker) -> None:
         self._speaker = speaker
         self._log = RateLimited(logger, _REPEAT_REFUSAL_S)
+        self._base = f"{config.base_topic}/"
         self._commands = {
             f"{config.base_topic}/{node}/{name}": name for node in (config.node, "all") for name in COMMANDS
         }
@@ -31,6 +32,10 @@ class MqttCommands:
     def topics(self) -> list[str]:
         """What to subscribe to."""
         return list(self._commands)
+
+    def is_command(self, topic: str) -> bool:
+        """Whether some speaker of this base would obey it; a reply there would be obeyed with this speaker's rights."""
+        return topic.startswith(self._base) and topic.removeprefix(self._base).partition("/")[2] in COMMANDS
 
     def is_get(self, topic: str) -> bool:
         """Whether the topic asks for the state."""

@@ -1,6 +1,6 @@
 """What crosses the connection to the broker, and who deals in it: the speaker as the peer, features beside it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,7 +15,11 @@ class Publication:
     payload: bytes
     retain: bool = False
     qos: int = 1
-    """With 1 it is sent again if the connection breaks before the broker has it: it may then arrive twice."""
+    """With 1 it is sent once more if the connection breaks before the broker has it: it may then arrive twice."""
+    again: bool = False
+    """That has happened."""
+    on_unheard: Callable[[], None] | None = None
+    """Called on the connection's thread if the broker says that nobody has subscribed (MQTT 5, QoS 1)."""
     response_topic: str | None = None
     correlation: bytes | None = None
     user: Mapping[str, str] = field(default_factory=dict)

@@ -19,6 +19,8 @@ PART_SAMPLES = SAMPLE_RATE // 2
 """The most in one message."""
 BUSY = "busy"
 """The error of a renderer that has enough to do: ask another."""
+NOBODY = "nobody"
+"""The error where the broker has no renderer; never sent."""
 
 _MAX_DIGITS = 9
 _MAX_ERROR_CHARS = 500

@@ -11,7 +11,7 @@ from typing import Self
 from daemon.config_sections import MqttConfig, ShareConfig
 from daemon.inputs.messages import make_id
 from daemon.inputs.mqtt_feature import Message, Publication
-from daemon.inputs.render_messages import AudioPart, RenderTopics, encode_job, parse_audio
+from daemon.inputs.render_messages import NOBODY, AudioPart, RenderTopics, encode_job, parse_audio
 from daemon.values import Event, SpeakRequest
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,10 @@ class Answer:
         except queue.Full:
             logger.warning("event=render_overflow: speech comes faster than it is played")
         self._broken = True
+
+    def put_nobody(self) -> None:
+        """The job has reached no renderer."""
+        self.put(AudioPart(seq=0, renderer="broker", error=NOBODY, message="no renderer is connected"))
 
     def __enter__(self) -> Self:
         return self
@@ -119,6 +123,7 @@ class RenderPlayer:
             correlation=key,
             user={"heard": str(heard_samples)} if heard_samples else {},
             expiry_s=self._expiry_s,
+            on_unheard=answer.put_nobody,
         )
         if self.reachable and self._publish(job):
             return answer

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from daemon.config_sections import WyomingConfig
 from daemon.errors import BadRequestError, ConfigError
 from daemon.inputs.unix_socket import bind, identity
-from daemon.inputs.wyoming import Conversation, RenderingSpeaker
+from daemon.inputs.wyoming import Conversation, RenderingSpeaker, warnings
 from daemon.inputs.wyoming_streams import BoundedReader
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def _make_room(clients: list[Conversation]) -> bool:
     idle = min((client for client in clients if not client.busy), key=lambda client: client.idle_since, default=None)
     if idle is None:
         return False
-    logger.info("event=wyoming_idle_dropped client=%s", idle.peer)
+    warnings.log(logging.INFO, "event=wyoming_idle_dropped client=%s", idle.peer)
     idle.drop()
     return True
 

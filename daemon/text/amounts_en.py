@@ -16,11 +16,13 @@ _WORDLIKE = [symbol for symbol in UNITS if len(symbol) > 1 and symbol.isalpha()]
 _SIGNS = rf"(?:{'|'.join(re.escape(sign) for sign in sorted(CURRENCIES, key=len, reverse=True) if not sign.isalpha())})"
 _CODES = rf"(?:{'|'.join(code for code in CURRENCIES if code.isupper() and code.isalpha())})"
 _AFTER = rf"(?:{_SIGNS}|(?:{_CODES}|kr|zł|Kč)\b)"
-_SCALE = r"(?:(k|K|m|M|bn|B)\b|\s(thousand|million|billion|trillion)\b)?"
+_SCALE = r"(?:(k|K|m|M|bn|B|tn|mn)\b|\s(thousand|million|billion|trillion)\b)?"
+_SCALED = r"(?:k|K|m|M|bn|B|tn|mn|\s[mbtr]{1,2}illion)\b"
 _CLOCK = r"(?<![\w:.,])([01]?[0-9]|2[0-4]):([0-5][0-9])"
 _SHORT = r"[0-9]{1,7}(?:[:.,][0-9]{1,3})?"
-_PER_UNIT = "kWh|h|hr|kg|lb|oz|gal|l|L|mo|min|s|d"
+_PER_UNIT = r"kWh|MWh|h|hr|kg|lb|oz|gal|bbl|l|L|mo|min|s|d|m\^2|m\^3|GB"
 _PER_WORD = "second|minute|hour|day|night|week|month|year|person"
+_EQUALS = r"(?=[0-9.]{1,15}(?:\s?[-+*/x\u2013\u00d7]\s?[0-9.]{1,15}){0,5}\s?=)"
 _SIGNED = rf"((?<![\w)])-)?({NUMBER})"
 _OF = (
     "page|step|part|level|disk|disc|task|chapter|episode|lesson|item|file|lap|round|stage|phase|day|week|question|"
@@ -30,6 +32,11 @@ _OUT_OF = "rated|rating|score|scored|review"
 _TEMPERATURE_CUE = (
     "is|at|to|of|below|above|under|over|about|around|outside|inside|than|like|low|high|min|max|temp|temperature"
 )
+_THINGS = (
+    "adapter|battery|bulb|charger|clock|delay|display|forecast|format|meeting|monitor|outlet|screen|session|shift|timer|"
+    "trial|TV|video|warning"
+)
+"""A unit before one of these is in the singular, as in the names of things."""
 _PLAIN_FRACTIONS = frozenset({2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 32, 64})
 
 
@@ -37,13 +44,15 @@ def _money(match: Match[str]) -> str:
     minus, sign, amount, letter, word = match.groups()
     below = minus or sign.endswith("-")
     words = _amount(sign.rstrip("- "), amount, SCALES.get(letter or word or ""))
-    if re.match("-[a-z]", match.string[match.end() : match.end() + 2]):
+    following = match.string[match.end() : match.end() + 2]
+    if re.match("-[a-z]", following):
         words = words.removesuffix("s")  # a $5-a-day plan
+    words += " " * following[:1].isalpha()
     return ("minus " if below else "") + words
 
 
 def _money_after(match: Match[str]) -> str:
-    return ("minus " if match[1] else "") + _amount(match[3], match[2], None)
+    return ("minus " if match[1] else "") + _amount(match[4], match[2], SCALES.get(match[3] or ""))
 
 
 def _amount(sign: str, amount: str, scale: str | None) -> str:
@@ -51,7 +60,7 @@ def _amount(sign: str, amount: str, scale: str | None) -> str:
     whole, decimals = split_number(amount)
     if scale:
         return f"{number(amount)} {scale} {many}"
-    if len(decimals) not in (1, 2):
+    if len(decimals) not in (1, 2) or not cent:
         return f"{number(amount)} {one if is_one(amount) else many}"
     parts = decimals.ljust(2, "0").lstrip("0")
     units = [f"{cardinal(whole)} {one if is_one(whole) else many}"] if whole.strip("0") or not parts else []
@@ -66,8 +75,13 @@ def _measure(match: Match[str]) -> str:
     words = UNITS.get(symbol) or _FOLDED_UNITS.get(symbol.lower())
     if words is None:
         return match[0]
-    one = is_one(amount) or gap == "-"  # a 5-km run
+    one = is_one(amount) or gap == "-" or _before_a_thing(match)  # a 5-km run
     return f"{'minus ' if minus else ''}{number(amount)} {words[0] if one else words[1]}"
+
+
+def _before_a_thing(match: Match[str]) -> bool:
+    """Whether it says what something is like: a 10 min delay, a 12V battery."""
+    return bool(re.match(rf"\s(?:{_THINGS})s?\b", match.string[match.end() : match.end() + 12]))
 
 
 def _is_temperature(match: Match[str]) -> bool:
@@ -97,13 +111,21 @@ def _signed(match: Match[str]) -> str:
 
 
 def _inches(match: Match[str]) -> str:
-    return f"{_signed(match)} inch{'es' * (not is_one(match[2]))}"
+    return f"{_signed(match)} inch{'es' * (not (is_one(match[2]) or _before_a_thing(match)))}"
 
 
 def _inch_mark(match: Match[str]) -> str:
     before = match.string[max(0, match.start() - 200) : match.start()]
     num_open = len(re.findall(r'(?<!\S)"(?=\S)', before)) - len(re.findall(r'(?<=[^\s0-9])"', before))
     return match[0] if num_open > 0 else _inches(match)  # "the code is 12" has no inches
+
+
+def _pence(match: Match[str]) -> str:
+    return f"{_signed(match)} {'penny' if is_one(match[2]) else 'pence'}"
+
+
+def _noon(match: Match[str]) -> str:
+    return f"{match[1]} to " if match[1] else f" to {match[2]}"
 
 
 def _scaled(match: Match[str]) -> str:
@@ -176,10 +198,17 @@ GROUP_RULES: list[Rule] = [
 ]
 
 RANGE_RULES: list[Rule] = [
+    (rf"(?<=[0-9])\s?[-\u2013]\s?{_EQUALS}", " minus "),
+    (rf"(?<=[0-9])\s?/\s?{_EQUALS}", " divided by "),
     (rf"(?i)\b(between\s{_SIGNS}?{_SHORT})\s?[-\u2013]\s?(?={_SIGNS}?{_SHORT})", r"\1 and "),
     # $20-$30: the sign goes with the second
     (rf"({_SIGNS})([0-9]{{1,7}})\s?[-\u2013]\s?(?:\1\s?)?(?=[0-9])", r"\2 to \1"),
+    (rf"({_SIGNS})({_SHORT})\s?[-\u2013]\s?(?:\1\s?)?(?={_SHORT}{_SCALED})", r"\2 to \1"),
     (rf"({_SIGNS})({_SHORT})\s?[-\u2013]\s?(?:\1\s?)?(?=[0-9])", r"\1\2 to \1"),
+    (
+        r"(?i)\b(noon|midnight)\s?[-\u2013]\s?(?=[0-9])|(?:(?<=[0-9])|(?<=[ap]m)|(?<=m\.))\s?[-\u2013]\s?(noon|midnight)\b",
+        _noon,
+    ),
     (rf"{_CLOCK}\s?(?:[-\u2013]|\b(?:to|until|till)\b)\s?{_CLOCK}(?!\s?[AaPp]\.?[Mm]|[:\w])", _clocks),
     # the second half keeps its unit
     (
@@ -193,19 +222,28 @@ RANGE_RULES: list[Rule] = [
         ),
         r"\1 to ",
     ),
-    (r"(?<=[0-9])\s?[x\u00d7]\s?(?=[0-9.]{1,15}\s?=)", " times "),
+    (rf"(?<=[0-9])\s?[x\u00d7]\s?{_EQUALS}", " times "),
+    (r"(?<=[0-9])\s?[x\u00d7]\s?(?=[0-9.,]{1,7}\s?(?:mc?g|g|kg|m[lL]|[lL]|oz)\b)", " times "),  # not a size
+    (r"(?<![\w.,])([0-9]{1,3})'\s?[x\u00d7]\s?([0-9]{1,3})'(?!\w)", r"\1 by \2 ft"),
+    (r"(?<=[0-9])(\s?(?:[cm]?m|ft|in\.?))\s?[x\u00d7]\s?(?=[0-9])", r"\1 by "),
     (r"(?<=[0-9])[x\u00d7]\s(?=[0-9])", " times "),
     (r"(?<=[0-9])\s?[x\u00d7]\s?(?=[0-9])", " by "),
 ]
 
 AMOUNT_RULES: list[Rule] = [
-    (rf"(?<![\w)])(-)?({_SIGNS}-?|\b{_CODES}\s)\s?({LOOSE_NUMBER}){_SCALE}", _money),
-    (rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})\s?({_AFTER})", _money_after),
-    (r"(?<![\w.,])([0-9]{1,2})p\b", lambda match: f"{cardinal(match[1])} {'penny' if match[1] == '1' else 'pence'}"),
-    (r"(?<![\w.,])([0-9]{1,5})\s?¢", lambda match: f"{cardinal(match[1])} cent{'' if match[1] == '1' else 's'}"),
+    (rf"(?<![\w)])(-)?({_SIGNS}-?|\b{_CODES}\s)\s?({LOOSE_NUMBER}){_SCALE}(?:(?<=[0-9])p\b)?", _money),
+    (rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})(?:\s?(k|M|bn))?\s?({_AFTER})", _money_after),
+    (r"(?<![\w.,])((?<![\w)])-)?([0-9]{1,2}(?:\.[0-9]{1,3})?)p\b", _pence),
+    (
+        rf"(?<![\w.,]){_SIGNED}\s?(?:¢|ct(?=/[kM]Wh))",
+        lambda match: f"{_signed(match)} cent{'s' * (not is_one(match[2]))}",
+    ),
     (r"(?<![\w.,])([0-9]{1,2})(?:\s?ft\.?|')\s?([0-9]{1,2})\s?(?:in\b\.?|\")", _feet_inches),
     (rf"(?<![\w.,/]){_SIGNED}\"(?!\w)", _inch_mark),
     (rf"(?<![\w.,/]){_SIGNED}in\b", _inches),
+    (rf"(?<![\w.,/]){_SIGNED}\s(?:in\.(?=\s(?:[a-z]|\Z))|in\b(?=\sof\b|\.?\s?\Z))", _inches),
+    (r"(?<=[0-9]/[0-9])\"(?!\w)|(?<=[0-9]/[0-9]{2})\"(?!\w)", " inch"),
+    (r"(?<![\w.,])([0-9]{1,2})\s?m(?=\s(?:ago|left|remaining)\b)", r"\1 min"),
     (r"(?<![\w.,])([0-9]{1,4})\s?d(?=\s(?:[0-9]{1,2}\s?h|ago\b|left\b|remaining\b))", _days),
     (r"(?i)(?<![\w.,:])([0-9]{1,4})\s?(h)\s?([0-9]{1,2})\s?m(?:in)?\b", _hours_minutes),
     (r"(?i)(?<![\w.,:])([0-9]{1,4})\s?(m)(?:in)?\s?([0-9]{1,2})\s?s(?:ec)?\b", _hours_minutes),
@@ -221,20 +259,23 @@ AMOUNT_RULES: list[Rule] = [
         rf"(?<![\w.,/])(?:([0-9]{{1,4}})\s)?([0-9]{{1,3}})/([0-9]{{1,3}})(?![\w/]|\.[0-9])(?:\s?({UNIT})(?![\w/]))?",
         _fraction,
     ),
-    (r"(?<=[A-Za-z])/(?=100\s?km\b)", " per "),
+    (r"(?<=[A-Za-z])/(?=[0-9]{1,3}\s?(?:km|m[lL]|[lL]|k?g)\b)", " per "),
+    (r"(?:(?<=[0-9°][CF])|(?<=[°%]))\s?/\s?(?=-?[0-9])", ", "),
     (
         (
             rf"(?<![\w.,])((?<![\w)])-)?({LOOSE_NUMBER})([\s-]?)((?i:{UNIT}))"
-            rf"(?![\w^]|'s|/(?!(?:{_PER_UNIT}|{_PER_WORD})\b)[a-z])(?:\.(?=\s{{1,3}}[a-z]))?"
+            rf"(?![\w^]|'s|/(?!(?:{_PER_UNIT}|{_PER_WORD})\b)[a-z])(?:\.(?=\s{{1,3}}(?:[a-z]|[0-9]{{1,2}}\s(?:min|sec|oz)\b)))?"
         ),
         _measure,
     ),
     (r"(?<![\w.,])((?<![\w)])-)?([0-9]{1,15}\.[0-9]{1,15}|[0-9]{2,3})(M|bn)\b", _scaled),
     (r"(?<![\w.,])((?<![\w)])-)?([0-9]{1,15}\.[0-9]{1,15})(k|K|B)\b", _scaled),
+    (r"(?<![\w.,])(-)?([1-9][0-9]{0,2})(k)(?=\s(?!runs|races)(?:[a-z]{2,20}s|people)\b)", _scaled),
+    (r"(?<![\w.,])([1-9][0-9]{3,4})\s?K(?![\w-])", lambda match: f"{cardinal(match[1])} kelvin"),  # of a lamp
     (rf"(?<![\w.,]){_SIGNED}x(?![\w-])", lambda match: f"{_signed(match)} times"),
     (
         rf"(?<=[a-z0-9])/({_PER_UNIT})(?!\w)",
-        lambda match: " per " + ({"mo": "month", "d": "day"}.get(match[1]) or UNITS[match[1]][0]),
+        lambda match: " per " + ("day" if match[1] == "d" else UNITS[match[1]][0]),
     ),
     (rf"(?<=[a-z0-9])/(?=(?:{_PER_WORD})\b)", " per "),
     (rf"(?<=\bper\s)({'|'.join(_WORDLIKE)})\b", lambda match: UNITS[match[1]][0]),

@@ -104,6 +104,9 @@ INITIAL_RULES: list[Rule] = [
 ]
 """Letters next to words; before numbers are looked at."""
 
+DOTTED_RULES: list[Rule] = [(r"(?<![\w.])(?:[a-z]\.){2,5}(?!\w)", _letters)]
+"""b.i.d., where it is no known abbreviation."""
+
 CAPITAL_RULES: list[Rule] = [
     (r"\b(?:[A-Z]\.){2,6}", _letters),
     (r"(?<![\w'])([A-Z]{2,6})('?s)?(?![\w])", _acronym),

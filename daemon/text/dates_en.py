@@ -8,21 +8,21 @@ from re import Match
 
 from daemon.text.numbers_en import UNIT, cardinal, looks_like_year, number, ordinal, year
 from daemon.text.rule import Rule
-from daemon.text.tables_en import MONTHS, WEEKDAYS
+from daemon.text.tables_en import MONTHS, WEEKDAYS, ZONES
 
 _MONTH = (
     r"(?:(?i:jan(?:uary)?|feb(?:ruary)?|apr(?:il)?|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?"
     r"|dec(?:ember)?)|M(?:ay|AY|ar|AR|arch|ARCH))\b"  # in lower case, may and march are rather verbs
 )
 _ST = r"(?:st|nd|rd|th)?"
-_AM_PM = r"(?:\s?([AaPp])(?:\.\s?[Mm](?:\.(?!\s{1,3}[A-Z]))?|[Mm])(?![A-Za-z]))"
 _YEAR_CUE = (
     r"in|since|of|by|from|until|till|before|after|during|year|circa|through|around|early|late|mid|spring|summer|autumn|"
-    r"fall|winter|Christmas|Easter|copyright|circa|Q[1-4]"
+    r"fall|winter|Christmas|Easter|copyright|Q[1-4]|H[12]|FY|Cup|Olympics|Expo"
 )
 
 
 _DAY = r"(?i:Mon|Tue(?:s)?|Wed(?:nes)?|Thu(?:rs?)?|Fri|Sat(?:ur)?|Sun)(?i:day)?\b"
+_AM_PM = rf"(?:\s?([AaPp])(?:\.\s?[Mm](?:\.(?!\s{{1,3}}(?!(?:{ZONES})\b|{_DAY}|{_MONTH})[A-Z]))?|[Mm])(?![A-Za-z]))"
 _HMS = r"([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:]|\.[0-9])"
 
 
@@ -37,6 +37,11 @@ def _date(month: int, day: str, year_digits: str | None) -> str | None:
     return f"{words}, {year(year_digits)}" if year_digits else words
 
 
+def _whole_year(digits: str) -> str:
+    """The year 99 is over, 26 is not."""
+    return ("19" if digits >= "70" else "20") + digits if len(digits) == 2 else digits
+
+
 def say_date(*, y: str = "", m: str = "", d: str = "") -> str:
     """A date of which the parts are known.
 
@@ -46,7 +51,7 @@ def say_date(*, y: str = "", m: str = "", d: str = "") -> str:
     if (m and not 1 <= int(m) <= 12) or (d and not 1 <= int(d) <= 31):
         raise ValueError("there is no such date")
     month = list(MONTHS.values())[int(m) - 1] if m else ""
-    y = "20" + y if len(y) == 2 else y
+    y = _whole_year(y)
     words = f"{month} {ordinal(d)}".strip() if d else month
     return f"{words}{', ' if d and words else ' '}{year(y)}".strip() if y else words
 
@@ -60,7 +65,7 @@ def _iso_date(match: Match[str]) -> str:
 
 def _slash_date(match: Match[str]) -> str:
     first, second, digits = match.groups()
-    digits = "20" + digits if len(digits) == 2 else digits
+    digits = _whole_year(digits)
     # the American order, unless it cannot be
     month, day = (second, first) if int(first) > 12 else (first, second)
     return _date(int(month), day, digits) or match[0]
@@ -73,6 +78,17 @@ def _dotted_date(match: Match[str]) -> str:
 def _cued_date(match: Match[str]) -> str:
     words = _date(int(match[2]), match[3], None)
     return f"{match[1]} {words}" if words else match[0]
+
+
+def _two_dates(match: Match[str]) -> str:
+    """11/24-11/30; two fractions are none, and two small numbers without a word before them need not be."""
+    cue, *numbers = match[1] or "", *match.group(2, 3, 5, 6)
+    first, second = (_date(int(month), day, None) for month, day in (numbers[:2], numbers[2:]))
+    if not (first and second) or not (cue or max(int(numbers[1]), int(numbers[3])) > 12):
+        return match[0]
+    if {int(numbers[1]), int(numbers[3])} <= {2, 3, 4, 8, 16}:
+        return match[0]
+    return f"{cue}{first} {match[4].strip() if match[4].strip().isalpha() else 'to'} {second}"
 
 
 def _month_day(match: Match[str]) -> str:
@@ -100,6 +116,10 @@ def _days(match: Match[str]) -> str:
     return f"{WEEKDAYS[match[1][:3].lower()]} to {WEEKDAYS[match[2][:3].lower()]}"
 
 
+def _weekend(match: Match[str]) -> str:
+    return f"Saturday{match[2]}Sunday"
+
+
 def _months(match: Match[str]) -> str:
     return f"{_month(match[1])} to {_month(match[2])}"
 
@@ -111,6 +131,10 @@ def _cued_year(match: Match[str]) -> str:
 def _decade(match: Match[str]) -> str:
     words = year(match[1]) if len(match[1]) == 4 else cardinal(match[1])
     return words[:-1] + "ies" if words.endswith("y") else words + "s"
+
+
+def _cued_decade(match: Match[str]) -> str:
+    return match[1].replace("-", " ") + cardinal(match[2])[:-1] + "ies"
 
 
 def _years(match: Match[str]) -> str:
@@ -186,9 +210,10 @@ DATE_RULES: list[Rule] = [
     (rf"\b({_MONTH}\.?\s[0-9]{{1,2}}{_ST})\s?[-\u2013]\s?(?={_MONTH}\.?\s[0-9])", r"\1 to "),
     (rf"(?<![\w:.,/-])([0-9]{{1,2}}){_ST}\s?[-\u2013]\s?([0-9]{{1,2}}){_ST}\s({_MONTH})\.?", _days_month),
     (rf"\b({_DAY})\.?\s?[-\u2013]\s?({_DAY})(?:\.(?=\s[0-9a-z]))?", _days),
+    (r"\b(Sat)\.?(\s?(?:and|or|&|/)\s?)(Sun)\b(?:\.(?!\s[A-Z]))?", _weekend),
     (rf"\b({_MONTH})\.?\s?[-\u2013]\s?({_MONTH})(?:\.(?=\s[0-9a-z]))?", _months),
     (
-        rf"\b(Mon|Tues?|Wed|Thu(?:rs)?|Fri|Sat|Sun)\b(?:\.|(,))?(?=\s(?:[0-9]|{_MONTH}))",
+        rf"\b(Mon|Tues?|Wed|Thu(?:rs)?|Fri|Sat|Sun)\b\.?(,)?(?=\s(?:[0-9]|{_MONTH}))",
         lambda match: WEEKDAYS[match[1][:3].lower()] + (match[2] or ""),
     ),
     (
@@ -200,7 +225,21 @@ DATE_RULES: list[Rule] = [
     ),
     (r"(?<![\w/.])([0-9]{1,2})/([0-9]{1,2})/([0-9]{4}|[0-9]{2})(?![\w/])", _slash_date),
     (r"(?<![\w/.])([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})(?![\w/]|\.[0-9])", _dotted_date),
-    (r"(?i)\b(on|by|since|until|before|after|from)\s([0-9]{1,2})/([0-9]{1,2})(?![\w/])", _cued_date),
+    (
+        (
+            r"(?i)(?<![\w/.])((?:from|between)\s)?([0-9]{1,2})/([0-9]{1,2})(\s?[-\u2013]\s?|\s(?:to|and|until|through)\s)"
+            r"([0-9]{1,2})/([0-9]{1,2})(?![\w/\"]|\sinch)"
+        ),
+        _two_dates,
+    ),
+    (
+        (
+            rf"(?i)\b(on|by|since|until|before|after|from|due|expires|arriving|{'|'.join(WEEKDAYS.values())}),?\s"
+            r"([0-9]{1,2})/([0-9]{1,2})(?![\w/])"
+        ),
+        _cued_date,
+    ),
+    (r"\bM\s?[-\u2013]\s?F\b(?=[:,]?\s[0-9])", "Monday to Friday"),
     (
         (
             rf"\b({_MONTH})\.?\s{{0,2}}([0-9]{{1,2}}){_ST}(?:\s?[-\u2013]\s?([0-9]{{1,2}}){_ST})?"
@@ -232,12 +271,13 @@ YEAR_RULES: list[Rule] = [
     ),
     (rf"\b((?i:{_YEAR_CUE})\s)([0-9]{{4}})(?![\w]|[.,:/-][0-9]|\s?{UNIT}(?!\w))", _cued_year),
     (r"(?<![\w.,])([12][0-9]{2}0)'?s\b", _decade),
+    (r"(?i)\b((?:low|lower|mid|upper|high|early|late|their|his|her)[\s-])([2-9]0)'?s\b", _cued_decade),
     (r"(?:(?<=\b[Tt]he )'?|(?<!\w)')([2-9]0)'?s\b", _decade),
 ]
 
 TIME_RULES: list[Rule] = [
     (
-        rf"(?i)\b((?:timer|countdown|in|for|lasts|lasted|takes|took|uptime|duration|remaining)(?:\sis)?:?\s){_HMS}",
+        rf"(?i)\b((?:timer|countdown|in|for|within|every|elapsed|lasts|lasted|takes|took|uptime|duration|remaining|after(?=\s00:))(?:\sis)?:?\s){_HMS}",
         _duration,
     ),
     (r"(?<![\w:.])([0-9]{1,2}):([0-5][0-9]\.[0-9]{1,3})(?![\w:]|\.[0-9])", _lap),

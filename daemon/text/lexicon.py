@@ -6,6 +6,7 @@ from pathlib import Path
 
 from daemon.config import read_toml
 from daemon.errors import ConfigError
+from daemon.text.markup import clean_characters
 
 MAX_ENTRIES = 5000
 MAX_WORD = 80
@@ -79,11 +80,11 @@ def load_lexicon(path: Path) -> Lexicon:
         raise ConfigError(f"{path}: at most {MAX_ENTRIES} words, got {len(words)}")
     for word, spelling in words.items():
         _check(f"{path}: words.{word[:MAX_WORD]!r}", word, spelling)
-    return Lexicon(words)
+    return Lexicon({clean_characters(word): spelling for word, spelling in words.items()})  # as texts are
 
 
 def _check(where: str, word: str, spelling: object) -> None:
-    if not any(char.isalnum() for char in word):
+    if not any(char.isalnum() for char in clean_characters(word)):
         raise ConfigError(f"{where}: a word needs a letter or a digit")
     if len(word) > MAX_WORD:
         raise ConfigError(f"{where}: a word has at most {MAX_WORD} characters, got {len(word)}")

@@ -52,7 +52,7 @@ _HIDDEN = re.compile(r"<(script|style)\b[^<>]{0,500}>.{0,5000}?</\1\s{0,9}>", re
 _TABLE_LINE = re.compile(r"^ {0,40}\|[^\n]*\|[ ]*$", re.MULTILINE)
 _HUGE_ENTITY = re.compile(r"&#[0-9A-Za-z]{9,}+;?")  # int() of thousands of digits raises
 _LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\n]{0,500}\)")
-_FENCE = re.compile(r"^ {0,3}(?:`{3,}|~{3,})[^\n]*+", re.MULTILINE)
+_FENCE = re.compile(r"^ {0,3}(?:`{3,}+[^\n`]*+|~{3,}[^\n]*+)$", re.MULTILINE)
 _RULE_LINE = re.compile(r"^[ *_=|:+-]{3,}+$", re.MULTILINE)
 _LINE_MARK = re.compile(r"^[ ]{0,40}(?:(?:#(?! +[0-9])|#{2,6}|>|[-*+])[ ]+)+(?:\[[ xX]\] )?", re.MULTILINE)
 _LIST_NUMBER = re.compile(r"^([ ]{0,40}[0-9]{1,3})[.)] (?=[^\n])", re.MULTILINE)

@@ -14,6 +14,7 @@ _NOT_NAMED = "".join(
 )
 """The living room 21 C is warm, while room 21 C is far down the corridor."""
 _SPELLED_DOMAINS = frozenset(domain for domain in TOP_LEVEL_DOMAINS.split("|") if len(domain) == 2 and domain != "me")
+_KEYS = {"*": "star", "#": "pound"}
 _LETTERED = r"(?:[0-9]{1,2}\s?[A-Z]|[0-9]{3}[A-UX-Z]|[0-9]{1,2}[a-z])(?![\w'/-])"
 
 
@@ -74,6 +75,14 @@ def _spelled_code(match: Match[str]) -> str:
     return match[1] + _groups(match[2])
 
 
+def _spell_characters(code: str) -> str:
+    return " ".join(spell(char) if char.isdigit() else char.upper() for char in code)
+
+
+def _pairs(match: Match[str]) -> str:
+    return ", ".join(_spell_characters(pair) for pair in match[0].split(":"))
+
+
 def _lettered_codes(match: Match[str]) -> str:
     return re.sub(r"([0-9]+)\s?([A-Za-z])\b", lambda code: f"{short_code(code[1])} {code[2].upper()}", match[0])
 
@@ -121,13 +130,16 @@ ADDRESS_RULES: list[Rule] = [
 CODE_RULES: list[Rule] = [
     (
         (
-            r"(?i)\b((?:call|dial|phone|ring|text|code|pin|otp|extension|ext\.?|zip)(?:\sis)?:?\s)"
+            r"(?i)\b((?:call|dial|phone|ring|text|code|pin|otp|id|passcode|extension|ext\.?|zip)(?:\sis)?:?\s)"
             r"([0-9]{3,4}(?:[ -][0-9]{3,4}){1,3}|[0-9]{3,10})(?![\w:-]|[.,][0-9])"
         ),
         _spelled_code,
     ),
     (
-        r"(?i)((?:#|\b(?:number|order|account|ticket|parcel|tracking)\s)#?)([0-9]{5,15})(?![\w:-]|[.,][0-9])",
+        (
+            r"(?i)((?:#|\b(?:number|order|account|ticket|parcel|tracking|invoice|s/n|po)\s)#?)"
+            r"([0-9]{3,9}(?:-[0-9]{1,8}){1,3}|[0-9]{5,15})(?![\w:-]|[.,][0-9])"
+        ),
         _spelled_code,
     ),
     (
@@ -138,11 +150,11 @@ CODE_RULES: list[Rule] = [
         _lettered_codes,
     ),
     (r"\b([Ff]light\s)([A-Z]{2}|[A-Z][0-9]|[0-9][A-Z])\s?([0-9]{1,4})(?![\w:-]|[.,][0-9])", _flight),
-    (r"\b([Ff]light\s)([0-9]{4})(?![\w:-]|[.,][0-9])", lambda match: match[1] + short_code(match[2])),
     (
-        r"(?i)\b((?:room|suite|flight|gate|apartment|route|highway|boeing|airbus)\s)([0-9]{3,4})(?![\w:-]|[.,][0-9])",
+        r"(?i)\b((?:room|suite|flight|gate|apartment|route|highway|boeing|airbus|http|error)\s)([0-9]{3,4})(?![\w:-]|[.,][0-9])",
         lambda match: match[1] + short_code(match[2]),
     ),
+    (r"(?<=\+[0-9]{2})\s?\(0\)\s?(?=[0-9])", " "),
     (r"(?<![\w.+-])\+[0-9]{1,3}(?:[ .-]?\(?[0-9]{2,4}\)?){2,5}(?:\sx\s?[0-9]{1,5})?(?![\w-])", _digit_groups),
     (
         r"(?<![\w.-])(?:1[ -])?\(?[2-9][0-9]{2}\)?[ .-][0-9]{3}[ .-][0-9]{4}(?:\sx\s?[0-9]{1,5})?(?![\w-])",
@@ -151,7 +163,7 @@ CODE_RULES: list[Rule] = [
     (rf"(?<![\w.,-])[2-9][0-9]{{2}}-[0-9]{{4}}(?![\w-]|[.,][0-9]|\s?{UNIT}(?!\w))", _digit_groups),
     (
         (
-            r"(?<![\w.,:/-])(?<![0-9]\s)(?:0[0-9]{2,4}(?:\s[0-9]{2,8}){1,4}|0[0-9](?:\s[0-9]{2,4}){3,4})"
+            r"(?<![\w.,:/-])(?<![0-9]\s)(?:0[0-9]{2,4}(?:[\s-][0-9]{2,8}){1,4}|0[0-9](?:\s[0-9]{2,4}){3,4})"
             rf"(?![\w-]|\s[0-9]|[.,:/][0-9]|\s?{UNIT}(?!\w))"
         ),
         _digit_groups,
@@ -164,6 +176,12 @@ CODE_RULES: list[Rule] = [
         lambda match: match[1] + _points(match[2]),
     ),
     (r"(?<![\w.])[0-9]{1,5}(?:\.[0-9]{1,5}){2,4}(?![0-9_]|\.[0-9])(?:-?(?=[A-Za-z]))?", _version),
+    (r"(?<![\w-])[0-9](?:-[0-9]){2,9}(?![\w-])", lambda match: spell(match[0].replace("-", ""))),
+    (r"\b0x([0-9A-Fa-f]{1,16})\b", lambda match: f"zero X {_spell_characters(match[1])}"),
+    (r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])", _pairs),
+    (r"(,\s[A-Z]{2}\s)([0-9]{5}(?:-[0-9]{4})?)(?![\w-]|[.,:/][0-9])", _spelled_code),
+    (r"\b([A-Z])\.([0-9]{1,3})(?!\w|\.\w|-[0-9])", lambda match: f"{match[1]} {short_code(match[2])}"),
+    (r"(?i)\b((?:press|dial|hit)\s(?:the\s)?)(\*(?![a-z*])|#(?!\w))", lambda match: f"{match[1]}{_KEYS[match[2]]} "),
     (r"\b24/7\b", "twenty four seven"),
     (r"\b50/50\b", "fifty fifty"),
 ]

@@ -2,10 +2,10 @@
 
 from re import Match
 
-from daemon.text.numbers_en import cardinal, ordinal
+from daemon.text.numbers_en import cardinal, ordinal, year
 from daemon.text.rule import Rule
 
-_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50}
+_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "M": 1000}
 _NUMERAL = r"(?=[IVXL])(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
 _LONG = rf"(?=[IVXL]{{2}}){_NUMERAL}"
 
@@ -43,6 +43,7 @@ def _numbered(match: Match[str]) -> str:
 
 
 ROMAN_RULES: list[Rule] = [
+    (r"\b(?=[MCLXVI]{4})(?:MCM|MM)(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})\b", lambda match: year(str(value(match[0])))),
     (rf"\b((?:{_TITLES})(?:\s[A-Z][a-z]{{1,20}}){{1,2}})\s({_LONG}|[VX])(?![\w-]|'(?!s\b))(?!\.\s[A-Z])", _ruler),
     (rf"\b((?:{_TITLES})(?:\s[A-Z][a-z]{{1,20}}){{1,2}})\s(I){_ENDS}", _ruler),
     (rf"\b((?i:{_RULERS}))\s({_LONG}|V)(?![\w-]|'(?!s\b))(?!\.\s[A-Z])", _ruler),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from re import Match
 
 from daemon.text.amounts_en import AMOUNT_RULES, GROUP_RULES, RANGE_RULES, WRITING_RULES
-from daemon.text.capitals_en import CAPITAL_RULES, INITIAL_RULES
+from daemon.text.capitals_en import CAPITAL_RULES, DOTTED_RULES, INITIAL_RULES
 from daemon.text.dates_en import DATE_RULES, TIME_RULES, YEAR_RULES
 from daemon.text.language import compile_rules
 from daemon.text.names_en import ADDRESS_RULES, CODE_RULES
@@ -29,6 +29,7 @@ from daemon.text.tables_en import (
     STREET,
     SYMBOLS,
     TITLES,
+    UNDOTTED,
 )
 
 
@@ -37,6 +38,9 @@ def _any_of(words: Iterable[str]) -> str:
 
 
 _CASED = rf"(?i:{_any_of(word for word in BEFORE_NUMBER if len(word) > 1)})"
+
+
+_ROAD_NAMES = {"St": "street", "Dr": "drive"}
 
 
 def _code(match: Match[str]) -> str:
@@ -63,6 +67,11 @@ def _before_number(match: Match[str]) -> str:
     return BEFORE_NUMBER[match[1].lower()] + " "
 
 
+def _undotted(match: Match[str]) -> str:
+    word = match[1].lower()
+    return (BEFORE_NUMBER.get(word) or ABBREVIATIONS[word]) + " "
+
+
 def _road(match: Match[str]) -> str:
     return ABBREVIATIONS[match[1].lower()]
 
@@ -79,10 +88,6 @@ def _symbol(match: Match[str]) -> str:
     if len(match[0]) > 2:
         return " "  # ===== is a line, not arithmetic
     return f" {' '.join(SYMBOLS[char] for char in match[0])} "
-
-
-def _hashtag(match: Match[str]) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", match[1])
 
 
 COMPARISON_RULES: list[Rule] = [
@@ -114,6 +119,11 @@ PLACE_RULES: list[Rule] = [
         r"\b(from\s(?:the\s)?)([NS][EW]|[NS]N[EW]|[NS]S[EW]|[EW][NS][EW])\b",
         lambda match: match[1] + COMPASS.get(match[2], match[2]),
     ),
+    (
+        rf"(?<=\w\s)(St|Dr|Street|Avenue|Road|Drive|{ROADS})\b\.?\s([NS][EW]?|[EW])\b(?!'|\.(?!\s?\Z))",
+        lambda match: f"{ABBREVIATIONS.get(match[1].lower(), _ROAD_NAMES.get(match[1], match[1]))} {COMPASS[match[2]]}",
+    ),
+    (r"(?<=[0-9](?:st|nd|rd|th)\s)[Ff]l\b\.?", "floor"),
     (r"\bMt\b\.?(?=\s[A-Z])", "Mount"),
     (r"\bFt\b\.?(?=\s[A-Z])", "Fort"),
 ]
@@ -121,6 +131,7 @@ PLACE_RULES: list[Rule] = [
 _TABLE: list[Rule] = [
     *ADDRESS_RULES,
     (rf"(?<![\w.])(?<![0-9]\s)({_CASED}|[cp])\.\s?(?=[0-9])", _before_number),
+    (rf"(?<![\w.])({UNDOTTED})\s(?=[0-9])", _undotted),
     *PLACE_RULES,
     *ROMAN_RULES,
     *INITIAL_RULES,
@@ -150,19 +161,17 @@ _TABLE: list[Rule] = [
     (r"(?i)(?<![\w.])vs(?![\w.])", "versus"),
     (r"\bPh\.?D\b\.?", "P H D"),
     (r"\bpH\b", "P H"),
-    (r"(?i)(?<![\w.])([ap])\.m\b\.?", lambda match: f"{match[1].upper()} M"),
     (rf"\b({_any_of(SHORT_FORMS)})\b", lambda match: SHORT_FORMS[match[1]]),
     (r"(?i)\bw/o\b", "without"),
     (r"(?i)\bw/(?=\s?[a-z])", "with "),
-    (r"#([A-Za-z_]\w{0,100})", _hashtag),
+    (r"(?<!\w)\$(?=[A-Z]{2,5}\b)", ""),  # $GME is a share
     (r"(?i)\b(?:ok\b|o\.k\b\.?)", "okay"),
     (r"\b([A-G])#(?!\w)", r"\1 sharp"),
-    (r"(?<!\w)\.NET\b", "dot net"),
     # what is left of digits
     (r"\bPM(?=[0-9])", "P M "),
     (r"((?<![\w)])-)?(?<![\w.,])([0-9]{1,15}\.[0-9]{1,15})-?(?=[A-Za-z])", _number),
     (
-        r"(?<!\w)(?:[A-Za-z]{1,10}-?[0-9]{1,15}|[0-9]{1,15}-?[A-Za-z]{1,12})(?:-?[A-Za-z0-9]{1,12}){0,2}(?![\w-])",
+        r"(?<!\w)(?:[0-9]{1,6}-(?=[0-9]))?(?:[A-Za-z]{1,10}-?[0-9]{1,15}|[0-9]{1,15}-?[A-Za-z]{1,12})(?:-?[A-Za-z0-9]{1,12}){0,2}(?![\w-])",
         _code,
     ),
     (r"(?<=[0-9])\s?\*\s?(?=[0-9])", " times "),
@@ -176,6 +185,7 @@ _TABLE: list[Rule] = [
     (r"(?<=[a-z])\s?\^\s?(?=[a-z])", " to the power of "),
     (r"~\s?(?=[a-z])", "about "),
     (rf"[{re.escape(''.join(SYMBOLS))}]++", _symbol),
+    *DOTTED_RULES,
     (r"(?<=[a-z])\.(?=[a-z])", " dot "),
     *CAPITAL_RULES,
     (r"\s/\s", ", "),

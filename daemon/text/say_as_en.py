@@ -67,6 +67,11 @@ def _fraction(text: str, _format: str) -> str:
     return (f"{cardinal(match[1])} and " if match[1] else "") + fraction(match[2], match[3])
 
 
+def _number(text: str, kind: str) -> str:
+    """By its format (ordinal, digits, telephone); without one, or with another, a cardinal."""
+    return {"ordinal": _ordinal, "digits": _digits, "telephone": _telephone}.get(kind, _cardinal)(text, "")
+
+
 def _date(text: str, order: str) -> str:
     """By its format (mdy, dmy, ...); without one as plain text is read."""
     if not order:
@@ -75,6 +80,9 @@ def _date(text: str, order: str) -> str:
     if order not in _ORDERS:
         raise ValueError(f"the format must be one of {', '.join(_ORDERS)}")
     whole = re.fullmatch("([0-9]{4})([0-9]{2})([0-9]{2})", text)
+    no_year = order == "yyyymmdd" and re.fullmatch(r"\?{4}([0-9]{2})([0-9]{2})", text)
+    if no_year:
+        return say_date(m=no_year[1], d=no_year[2])
     parts = list(whole.groups()) if whole else re.findall("[0-9]{1,4}", text)
     order = "ymd" if order == "yyyymmdd" else order
     if len(parts) != len(order) or not re.fullmatch(r"[0-9 ./-]+", text):
@@ -94,6 +102,15 @@ def _with_a_number(text: str, _format: str) -> str:
     return text
 
 
+def _time(text: str, _format: str) -> str:
+    lasting = re.fullmatch("([0-9]{1,2})'([0-9]{1,2})\"", text)
+    return f"{lasting[1]} min {lasting[2]} s" if lasting else _with_a_number(text, "")
+
+
+def _plain(text: str, _format: str) -> str:
+    return text
+
+
 def _beep(_text: str, _format: str) -> str:
     return "beep"
 
@@ -104,14 +121,16 @@ SAY_AS: dict[str, Callable[[str, str], str]] = {
     "verbatim": _characters,
     "digits": _digits,
     "cardinal": _cardinal,
-    "number": _cardinal,
+    "number": _number,
     "ordinal": _ordinal,
     "fraction": _fraction,
     "date": _date,
-    "time": _with_a_number,
+    "time": _time,
     "telephone": _telephone,
     "currency": _with_a_number,
     "unit": _with_a_number,
+    "address": _plain,
+    "name": _plain,
     "expletive": _beep,
     "bleep": _beep,
 }

@@ -29,6 +29,12 @@ def is_ssml(text: str) -> bool:
     return bool(_SSML.match(text.lstrip(_BLANKS)))
 
 
+def may_be_ssml(text: str) -> bool:
+    """Whether a text is SSML, or so little of one that what follows decides."""
+    head = text.lstrip(_BLANKS)
+    return is_ssml(head) or any(beginning.startswith(head) for beginning in _BEGINNINGS)
+
+
 class ScriptSegmenter:
     """Text with ``[pause 500ms]`` in it, or SSML, to segments; what has no such thing as TextSegmenter makes it.
 

@@ -24,9 +24,11 @@ _MARKS = ".!?\u2026" + _WIDE_MARKS
 _CANDIDATE = re.compile(rf"\n|[{_MARKS}]+[\"')\]}}\u2019\u201d\u00bb]{{0,4}}")
 _SPACES = re.compile(r"\s*")
 _BLANKS = re.compile(r"[^\S\n]*")
-_DOTTED = re.compile(r"(?:[a-z]\.)+[a-z]")
+_DOTTED = re.compile(r"(?:[a-z]{1,2}\.)+[a-z]")
 _LAST_WORD = re.compile(r"(?:^|[\s(\"'\u201c\u2018])([^\s(\"'\u201c\u2018]{1,12})$")
 _NEXT_WORD = re.compile(r"[^\W\d_]{1,10}|.?", re.DOTALL)
+_WRITTEN_COMMA = re.compile("[,;:(\u2013\u2014\uff0c\u3001\uff1b\uff1a\u060c]")
+"""Without one of these the commas of a text are those between the digits of a telephone, or in a date."""
 _BREAKS = (re.compile(r"(?<=[.!?]) "), re.compile(r"(?<=[,;:]) "))
 """Where a sentence is best cut, best first."""
 _ANY_SPACE = re.compile(" ")
@@ -102,7 +104,7 @@ class TextSegmenter:
         spoken = self._normalize(raw)
         if not spoken:
             return []
-        parts = self._parts(spoken)
+        parts = self._parts(spoken, may_cut=self._first and bool(_WRITTEN_COMMA.search(raw)))
         self._first = False
         lengths = [0]
         for part in parts:
@@ -111,8 +113,8 @@ class TextSegmenter:
             Segment(part, offset + done * len(raw) // lengths[-1]) for part, done in zip(parts, lengths, strict=False)
         ]
 
-    def _parts(self, spoken: str) -> list[str]:
-        cut = _early_comma(spoken) if self._first else None
+    def _parts(self, spoken: str, *, may_cut: bool) -> list[str]:
+        cut = _early_comma(spoken) if may_cut else None
         pieces = [spoken] if cut is None else [spoken[:cut], spoken[cut + 1 :]]
         return [part for piece in pieces for part in self._fit(piece)]
 

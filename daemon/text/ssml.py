@@ -17,11 +17,11 @@ from daemon.values import Segment
 
 MAX_DEPTH = 32
 _ATTRIBUTES: dict[str, frozenset[str]] = {
-    "speak": frozenset({"version", "xmlns", "xmlns:xsi", "xsi:schemaLocation"}),
+    "speak": frozenset({"version", "xmlns", "xsi:schemaLocation"}),
     "p": frozenset(),
     "s": frozenset(),
     "break": frozenset({"time", "strength"}),
-    "say-as": frozenset({"interpret-as", "format", "detail"}),
+    "say-as": frozenset({"interpret-as", "format", "detail", "language"}),
     "sub": frozenset({"alias"}),
     "prosody": frozenset({"rate", "volume"}),
     # these change nothing
@@ -30,7 +30,7 @@ _ATTRIBUTES: dict[str, frozenset[str]] = {
     "lang": frozenset(),
     "mark": frozenset({"name"}),
 }
-"""Every element that is understood, and what it may say of itself (xml:lang: all of them)."""
+"""Every element that is understood, and what it may say of itself (xml:lang and other prefixes of XML: all of them)."""
 _SENTENCES = frozenset({"p", "s"})
 _NEEDED = {"say-as": "interpret-as", "sub": "alias"}
 _EMPTY = frozenset({"break", "mark"})
@@ -142,7 +142,7 @@ class _Handler(ContentHandler):
         if self._open and self._open[-1].name in _EMPTY | _TEXT_ONLY:
             raise self._wrong(f"<{self._open[-1].name}> has no elements in it")
         for attribute in attributes.getNames():
-            if attribute not in _ATTRIBUTES[name] | {"xml:lang"}:
+            if attribute not in _ATTRIBUTES[name] and not attribute.startswith(("xml:", "xmlns:")):
                 raise self._wrong(f"{attribute[:40]} of <{name}> is not supported")
         needed = _NEEDED.get(name)
         if needed and needed not in attributes:

@@ -16,7 +16,7 @@ TITLES: dict[str, str] = {
     # read out before a name; the dot never ends a sentence
     "mr": "mister",
     "mrs": "missus",
-    "ms": "miss",
+    "ms": "miz",
     "dr": "doctor",
     "drs": "doctors",
     "prof": "professor",
@@ -61,6 +61,7 @@ ABBREVIATIONS: dict[str, str] = {
     "cres": "crescent",
     "apt": "apartment",
     "bldg": "building",
+    "pkg": "package",
     "dept": "department",
     "min": "minimum",
     "max": "maximum",
@@ -118,6 +119,11 @@ SHORT_FORMS: dict[str, str] = {
     "tsp": "teaspoons",
     "tbsp": "tablespoons",
     "mph": "miles per hour",
+    "pcs": "pieces",
+    "pkg": "package",
+    "pkgs": "packages",
+    "SpO2": "S P O two",
+    "YoY": "year over year",
 }
 
 BEFORE_NUMBER: dict[str, str] = {
@@ -135,9 +141,13 @@ BEFORE_NUMBER: dict[str, str] = {
     "ep": "episode",
     "rm": "room",
     "ste": "suite",
+    "rte": "route",
     "ca": "circa",
     "c": "circa",
 }
+
+UNDOTTED = "Apt|apt|Bldg|Ep|Ext|ext|Fig|Rm|rm|Rte|Ste|Vol"
+"""Before a number these need no dot."""
 
 ROADS = "Ave|Rd|Blvd|Ln|Ct|Sq|Hwy|Pkwy|Cres"
 """Of these the dot is often left out."""
@@ -161,11 +171,14 @@ COMPASS: dict[str, str] = {
     "NNW": "north northwest",
 }
 
+ZONES = "EST|EDT|ET|CST|CDT|CT|MST|MDT|MT|PST|PDT|PT|UTC|GMT|BST|CET|CEST"
+"""Time zones."""
+
 CALENDAR = frozenset(
     {*(name.lower() for name in (*WEEKDAYS.values(), *MONTHS.values())), *WEEKDAYS, *MONTHS}
-    | {"tues", "thur", "thurs", "sept"}
+    | {"tues", "thur", "thurs", "sept", "a.m", "p.m", "am", "pm", *ZONES.lower().split("|")}
 )
-"""Names of days and months, whole and cut."""
+"""Names of days and months, whole and cut, halves of the day and time zones: 7 p.m. Monday, 9 p.m. CDT."""
 
 STREET = r"(?<=[^.!?]\s)(?!(?:Mount|Mt|Lake|Port|Fort|Sault)\s)((?:[A-Z][a-z]{1,30}|[0-9]{1,3}(?:st|nd|rd|th))\s)St"
 """Regex of a street's name; St without one is a saint's."""
@@ -178,7 +191,7 @@ DRIVE = (
 
 CODE_WORDS = (
     "bus|gate|platform|seat|room|row|unit|terminal|section|zone|line|house|exit|track|apartment|apt|flat|suite|tram|"
-    "stop|door|block|class"
+    "stop|door|block|class|runway|bed|ward|aisle|bay|dock|counter|coach|carriage|lane|locker|grade"
 )
 """A number with a letter after one of these (12C) is a name, not an amount."""
 
@@ -187,7 +200,13 @@ NEVER_END = frozenset(
 )
 """Abbreviations (with a capital: only so) after whose dot the sentence goes on, whatever follows."""
 
-MAY_END = frozenset({*ABBREVIATIONS, "a.m", "p.m", "am", "pm", "co", "jun", "jul", "mar", "sat", "sun"}) - NEVER_END
+_SHORT_UNITS = "fl ft gal in lb lbs mi mins mo mos oz pkg sec secs tbsp tsp wk wks yd yds yr yrs"
+MAY_END = (
+    frozenset(
+        {*ABBREVIATIONS, "a.m", "p.m", "am", "pm", "co", "jun", "jul", "mar", "sat", "sun", *_SHORT_UNITS.split()}
+    )
+    - NEVER_END
+)
 """Abbreviations whose dot ends the sentence only where a capital follows."""
 
 ENTITIES = (

@@ -63,9 +63,11 @@ def test_renderers_share_the_jobs(broker, tmp_path):
     assert min(made) >= 3
 
 
-def test_without_a_renderer_the_local_voice_speaks(broker, tmp_path):
-    """After wait_s the first time, then at once, until a renderer says that it is there."""
-    with node(broker, tmp_path, "player", wait_s=1.0) as player:
+@pytest.mark.parametrize("tells", [True, False])
+def test_without_a_renderer_the_local_voice_speaks(broker, tmp_path, tells):
+    """At once, if the broker tells; else after wait_s the first time, then at once, until a renderer says it is there."""
+    silent = contextlib.nullcontext() if tells else Watcher(broker.port, JOBS)  # it takes the jobs and does nothing
+    with silent, node(broker, tmp_path, "player", wait_s=1.0) as player:
         assert player.client().op("set", voice="slt")["ok"]
         client = player.client()
         ttfa_ms = []
@@ -73,11 +75,12 @@ def test_without_a_renderer_the_local_voice_speaks(broker, tmp_path):
             request_id = client.say(TEXT)
             ttfa_ms.append(client.wait_for("started", request_id)["ttfa_ms"])
             client.wait_for("finished", request_id)
-        assert 1000 <= ttfa_ms[0] < 2500
+        assert ttfa_ms[0] < 900 if tells else 1000 <= ttfa_ms[0] < 2500
         assert ttfa_ms[1] < 900
         assert contains(player.recording(), render(TEXT)) >= 0
         assert metrics(player)["remote_fallbacks"] == 2
-        assert player.log.read_text().count("voice=local: no renderer answers") == 1
+        assert player.log.read_text().count("event=share_voice voice=local") == 1
+        assert ("no renderer is connected" if tells else "no renderer answers") in player.log.read_text()
         with node(broker, tmp_path, "renderer") as renderer:
             wait_until(lambda: hear(player)[0]["event_type"] == "finished" and metrics(renderer)["renders"])
         assert metrics(player)["remote_jobs"] >= 1

@@ -82,7 +82,7 @@ def test_sound_files_become_24_khz_mono(tmp_path, rate, channels):
 
 
 def test_bad_sounds_are_named_with_their_key(tmp_path):
-    """No such name, no such file, no audio, too long, nothing in it, a name that cannot be asked for."""
+    """No such name, no such file or user, no audio, too long, nothing in it, a name that cannot be asked for."""
     (tmp_path / "text.wav").write_text("no sound")
     with wave.open(str(tmp_path / "empty.wav"), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
@@ -90,6 +90,8 @@ def test_bad_sounds_are_named_with_their_key(tmp_path):
     for config, words in [
         (ChimesConfig(before=ChimesOf(normal="dong")), [r"\[chimes.before\] normal", "dong", "dingdong"]),
         (ChimesConfig(after=ChimesOf(low="/no/such.wav")), [r"\[chimes.after\] low", "/no/such.wav", "no such file"]),
+        (ChimesConfig(before=ChimesOf(normal="d" * 300)), [r"\[chimes.before\] normal", "no chime"]),
+        (ChimesConfig(sounds={"a": "~no-such-user/a.wav"}), [r"\[chimes.sounds\] a", "~no-such-user", "no such file"]),
         (ChimesConfig(sounds={"a": str(tmp_path / "text.wav")}), [r"\[chimes.sounds\] a", "text.wav", "not audio"]),
         (ChimesConfig(sounds={"a": str(tmp_path / "empty.wav")}), [r"\[chimes.sounds\] a", "empty.wav"]),
         (ChimesConfig(sounds={"a": long}), [r"\[chimes.sounds\] a", "long.wav", "10 s"]),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Config, load_config
+from daemon.config import Config, load_config, user_path
 from daemon.errors import ConfigError
 
 CONFIG_TOML = Path(__file__).parents[2] / "config.toml"
@@ -126,6 +126,12 @@ def test_unreadable_file_names_the_file(tmp_path: Path):
         load_config(tmp_path / "missing.toml")
     with pytest.raises(ConfigError, match="Is a directory"):
         load_config(tmp_path)
+
+
+def test_a_path_may_begin_with_a_home_folder():
+    """That of a user who does not exist is left as it is: the file is then missing, and named."""
+    assert user_path("~/lexicon.toml") == Path.home() / "lexicon.toml"
+    assert user_path("~no-such-user/a") == Path("~no-such-user/a")
 
 
 def test_wrong_config_ends_the_process_with_78():

@@ -1,6 +1,8 @@
 """Ducking: who is told what, when, and what becomes of commands and brokers that fail. Commands are real ones."""
 
 import logging
+import signal
+import tempfile
 import time
 
 import pytest
@@ -138,6 +140,29 @@ def test_a_command_that_hangs_is_killed_with_its_children(make, monkeypatch, cap
     wait_until(lambda: len(rig.sent) == 2)
     assert rig.ran() == ["end"]
     assert "sh does not end and was killed" in caplog.text
+
+
+def test_a_command_takes_the_signals_that_this_process_blocks(make, tmp_path):
+    """What it starts can be ended like any other program, by timeout(1) too."""
+    ended = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ended)
+    try:
+        rig = make(start=["cp", "/proc/self/status", str(tmp_path / "status")])
+        rig.set("speaking")
+        wait_until(lambda: rig.sent)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    (blocked,) = (line for line in (tmp_path / "status").read_text().splitlines() if line.startswith("SigBlk"))
+    assert int(blocked.split()[1], 16) == 0
+
+
+def test_commands_need_no_room_on_a_disk(make, monkeypatch):
+    """They run where no folder for temporary files can be written to."""
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    rig = make()
+    rig.set("speaking")
+    wait_until(lambda: rig.sent)
+    assert rig.ran() == ["start"]
 
 
 def test_a_command_may_leave_a_process_behind(make):

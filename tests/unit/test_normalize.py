@@ -43,6 +43,8 @@ def test_there_are_enough_golden_readings() -> None:
         ("Wait: 5 km; really?!", "Wait: five kilometers; really?"),
         ("Café is open (until 7:30 pm).", "Café is open (until seven thirty P M)."),
         ("“Hello”", '"Hello".'),
+        ("Doors | C:\\ windows", "Doors C: windows."),
+        ("```Fire in the hall```", "Fire in the hall."),
     ],
 )
 def test_without_an_alphabet_case_and_punctuation_stay(raw: str, expected: str) -> None:
@@ -227,6 +229,21 @@ ADVERSARIAL = [
         "°",
         "=",
         " ",
+        "0x",
+        "aa:",
+        "9-",
+        "1-1",
+        "3 in. ",
+        "$1-",
+        "1 x ",
+        "11/24-",
+        "b.i.",
+        "5' x",
+        "1 - 1 ",
+        "Ave. N ",
+        "#1-",
+        "MM",
+        "5 min. ",
     ),
 ]
 
@@ -238,11 +255,11 @@ def test_time_is_linear(unit: str) -> None:
     def best(size: int) -> float:
         text = (unit * size)[:size]
         times = []
-        for _ in range(3):
+        for _ in range(2):
             start = time.process_time()
             normalize(text, alphabet=ALPHABET)
             times.append(time.process_time() - start)
         return min(times)
 
     normalize(unit * 100, alphabet=ALPHABET)
-    assert best(4000) <= 3 * best(2000) + 0.004
+    assert best(2000) <= 3 * best(1000) + 0.004

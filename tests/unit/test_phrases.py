@@ -155,6 +155,25 @@ def test_a_folder_that_cannot_be_written_is_told_of_once(tmp_path, caplog):
     assert "File exists" in cache.error
 
 
+STRANGER = """
+import os, sys
+from pathlib import Path
+from daemon.phrases import PhraseCache, phrase_key
+os.geteuid() or os.setuid(65534)
+cache, key = PhraseCache(Path(sys.argv[1]), 60_000), phrase_key("a")
+print(cache.put(key, bytes(10)), cache.get(key), cache.has(key), cache.error)
+"""
+
+
+def test_a_folder_of_somebody_else_is_no_error(tmp_path):
+    """A folder that may not be looked into: nothing is kept or found, and the reason is told."""
+    folder = tmp_path / "phrases"
+    folder.mkdir(mode=0)
+    ran = subprocess.run([sys.executable, "-c", STRANGER, folder], capture_output=True, text=True, check=True)
+    assert ran.stdout.startswith("False None False ")
+    assert "Permission denied" in ran.stdout
+
+
 def test_what_cannot_be_written_whole_is_not_there_at_all(tmp_path, caplog):
     """The disk takes the beginning of a phrase only: a line in the log, and nothing of it stays."""
     cache = PhraseCache(tmp_path, 2**20)

@@ -10,7 +10,7 @@ import pytest
 from daemon import remote
 from daemon.audio.ring import PcmRing
 from daemon.errors import BadRequestError, RemoteError
-from daemon.inputs.render_messages import BUSY, AudioPart
+from daemon.inputs.render_messages import BUSY, NOBODY, AudioPart
 from daemon.inputs.render_player import Answer
 from daemon.metrics import Metrics
 from daemon.remote import MAX_PIECE_S, PIECE_CHARS, RemoteSynthesizer
@@ -213,6 +213,20 @@ def test_busy_is_asked_again():
     scene = Scene(busy, parts(tone(10)))
     scene.speak()
     assert (len(scene.renderers.asked), scene.local.said) == (2, [])
+
+
+def test_where_there_is_no_renderer_nobody_is_waited_for():
+    """The local voice speaks at once, and the next text asks again; in the middle of one a renderer may come back."""
+    nobody = [AudioPart(seq=0, error=NOBODY)]
+    scene = Scene(nobody, parts(tone(10)))
+    scene.speak()
+    scene.speak()
+    assert (len(scene.renderers.asked), len(scene.local.said), scene.counted) == (2, 1, (1, 1))
+
+    scene = Scene(parts(tone(10)), nobody, parts(tone(10, 10)), parts(tone(10, 20)))
+    scene.speak(" ".join([SENTENCE] * 25))
+    assert (len(scene.renderers.asked), scene.local.said) == (4, [])
+    assert np.array_equal(scene.heard, tone(30))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from daemon.errors import BadRequestError, EngineError
 from daemon.rendering import MAX_RENDERS
 from daemon.sentences import SentenceCutter
 from daemon.synthesizer import Synthesizer
+from daemon.text.script import is_ssml
 from daemon.text_source import TextSource
 from daemon.values import EventType, SettingsChange
 
@@ -368,9 +369,11 @@ def test_sentences_do_not_depend_on_the_pieces(text, cuts):
     assert "".join("".join(expected).split()) == "".join(text.split())
 
 
-def test_ssml_is_one_sentence():
-    """Tags would be torn apart otherwise; it is complete when the text has ended."""
+@pytest.mark.parametrize("start", [" <speak>", "\ufeff<speak>", "<?xml version='1.0'?><speak>", "<!DOCTYPE speak> "])
+def test_ssml_is_one_sentence(start):
+    """Tags would be torn apart otherwise; whatever the segmenter takes for SSML, complete when the text has ended."""
     cutter = SentenceCutter("en")
-    ssml = ' <speak version="1.1">One. Two.\nThree.</speak>'
+    ssml = f"{start}One. Two.\nThree.</speak>"
+    assert is_ssml(ssml)
     assert [cutter.push(char) for char in ssml] == [[]] * len(ssml)
     assert cutter.flush() == [ssml]

@@ -12,6 +12,7 @@ from daemon.text.segment import MAX_RAW_CHARS, TextSegmenter
 from daemon.values import Segment
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz' ,.?!"
+PHONE = "eight zero zero, five five five, zero one nine nine"
 SPEECH = [
     *("Dinner is ready", "Dr. ", "Smith ", "7 a.m. ", "tomorrow", ". ", "! ", "? ", "... ", "\n", "\r\n", " ", ", "),
     *(
@@ -107,6 +108,13 @@ def test_offsets_rise_and_point_into_the_text(text: str) -> None:
         ("Dr. Smith is here. Come in!", ["doctor smith is here.", "come in!"]),
         ("It is 3.5 km. Go at 7 a.m. tomorrow.", ["it is three point five kilometers.", "go at seven a m tomorrow."]),
         ("Wake up at 7 a.m. The bus waits.", ["wake up at seven a m.", "the bus waits."]),
+        ("The council meets at 7 p.m. Monday. Come!", ["the council meets at seven p m monday.", "come!"]),
+        ("A watch until 9 p.m. CDT is on.", ["a watch until nine p m c d t is on."]),
+        ("Add 2 tbsp. oil and 1 lb. of rice.", ["add two tablespoons oil and one pound of rice."]),
+        ("It is 6 ft. Next, 3 in. more.", ["it is six feet.", "next, three inches more."]),
+        ("She has a Ph.D. in physics.", ["she has a p h d in physics."]),
+        ("Call the office at 1-800-555-0199.", [f"call the office at one, {PHONE}."]),
+        ("Call the office, at 1-800-555-0199.", ["call the office,", f"at one, {PHONE}."]),
         ("first line\nsecond line", ["first line.", "second line."]),
         ("Order No. 5 is ready. No. Wait.", ["order number five is ready.", "no.", "wait."]),
         ("Wait... what? Yes. No.", ["wait, what?", "yes.", "no."]),

@@ -1,14 +1,19 @@
 """Service, queue, synth thread and player in one process, with the real voice and a sink that plays at once."""
 
 import contextlib
+import threading
 import time
 
 import numpy as np
 import pytest
-from service_scene import Running, open_engine, request, run_service
+from service_scene import CONFIG, Running, open_engine, request, run_service
 
+from daemon.audio.utterance import PlayOutcome
+from daemon.config_sections import ChimesConfig, ChimesOf
 from daemon.engine.voices import Voice
 from daemon.errors import BadRequestError, EngineError
+from daemon.phrases import PhraseCache
+from daemon.recent_ids import RecentIds
 from daemon.values import EventType, Priority, Reason, SettingsChange, SpeakerState
 
 pytestmark = pytest.mark.engine
@@ -323,6 +328,37 @@ def test_close_gives_every_request_its_end(engine, tmp_path):
         assert len(finals) == 1
     with pytest.raises(BadRequestError, match="shutting down"):
         made.service.say(request(request_id="late"))
+
+
+def test_a_slow_disk_does_not_hold_up_the_sound(engine, tmp_path, monkeypatch):
+    """Speech and the chime behind it are heard to the end before the phrase cache is written."""
+    phrases, disk = PhraseCache(tmp_path / "phrases", 2**24), threading.Event()
+    put = phrases.put
+    monkeypatch.setattr(phrases, "put", lambda *content: disk.wait(20) and put(*content))
+    config = CONFIG.model_copy(update={"chimes": ChimesConfig(after=ChimesOf(normal="ding"))})
+    with run_service(engine, tmp_path, config, phrases) as made:
+        made.service.say(request())
+        made.wait("a", EventType.STARTED)
+        job = made.service._desk.job
+        assert job.done.wait(10)
+        assert job.outcome is PlayOutcome.FINISHED
+        assert not (tmp_path / "phrases").exists()
+        disk.set()
+        made.wait("a", EventType.FINISHED)
+        assert len(list((tmp_path / "phrases").iterdir())) == 1
+
+
+def test_an_id_may_come_again_when_it_has_just_expired(running, monkeypatch):
+    """Ten minutes later, in the second in which the first one's time is up: the second is spoken."""
+    monkeypatch.setattr(running.service._desk.queue, "_known", RecentIds(0.0, 10))
+    running.service.pause()
+    running.service.say(request(ttl_s=0.05))
+    time.sleep(0.1)
+    running.service.say(request())
+    running.service.resume()
+    running.wait("a", EventType.FINISHED)
+    kinds = [event.event_type for event in running.events]
+    assert kinds == [EventType.QUEUED, EventType.EXPIRED, EventType.QUEUED, EventType.STARTED, EventType.FINISHED]
 
 
 def test_random_requests_end_exactly_once(running):

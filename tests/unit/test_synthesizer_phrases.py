@@ -55,6 +55,7 @@ class Speaker:
             beat=lambda: None,
             on_first_sample=self.firsts.append,
         )
+        spoken.keep()
         pcm = np.empty(ring.available, np.int16)
         ring.read_into(pcm)
         return pcm, spoken
