@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon import log
+from daemon import log, startup
 from daemon.audio.sink import open_sink
 from daemon.config import Config, load_config
 from daemon.ducking import Ducking, set_role
@@ -73,9 +73,9 @@ class App:
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
         self._mqtt: MqttInput | None = None
+        for problem in startup.problems(config, surroundings.places.credentials):
+            raise problem
         self._renderers = RenderPlayer(config.share, config.mqtt) if config.share.role == "player" else None
-        if config.share.role and not config.mqtt.enabled:
-            raise ConfigError("[share] role: speech is shared over the broker: set [mqtt] enabled = true")
         self._exit_code = 0
         self._stuck = False
 
@@ -188,28 +188,25 @@ class App:
 
     def _new_ducking(self) -> Ducking:
         config, mqtt = self._config.duck, self._mqtt
-        if config.topic and mqtt is None:
-            raise ConfigError("[duck] topic needs [mqtt] enabled = true")
 
         def publish(topic: str, payload: str) -> bool:
             return mqtt is not None and mqtt.publish(Publication(topic=topic, payload=payload.encode()))
 
-        return Ducking(config, publish, lambda: self._heartbeats.beat("duck"))
+        marker = self._surroundings.places.state / "ducked"
+        return Ducking(config, publish, lambda: self._heartbeats.beat("duck"), marker=marker)
 
     def _open_wyoming(self, service: Service) -> "WyomingServer":
-        config = self._config
-        try:
-            from daemon.inputs.wyoming_server import WyomingServer  # noqa: PLC0415 (an extra, and slow to import)
+        from daemon.inputs.wyoming_server import WyomingServer  # noqa: PLC0415 (an extra, and slow to import)
 
-            server = WyomingServer(
-                config.wyoming,
-                service,
-                max_chars=config.text.max_chars,
-                beat=lambda: self._heartbeats.beat("wyoming"),
-            )
-            logger.info("wyoming uri=%s", ", ".join(server.open()))
-        except ModuleNotFoundError as err:
-            raise ConfigError(f"[wyoming] needs the package {err.name}: pip install 'crier[wyoming]'") from err
+        config = self._config
+        server = WyomingServer(
+            config.wyoming,
+            service,
+            max_chars=config.text.max_chars,
+            beat=lambda: self._heartbeats.beat("wyoming"),
+        )
+        if where := server.open():
+            logger.info("wyoming uri=%s", ", ".join(where))
         return server
 
     def _serve(self, service: Service) -> int:
@@ -254,7 +251,7 @@ class App:
             if later:
                 logger.warning("changes in %s take effect at the next start", ", ".join(f"[{n}]" for n in later))
             self._config = config.model_copy(update={name: getattr(self._config, name) for name in later})
-            logger.info("config reloaded changed=%s", ",".join(changed) or "nothing")
+            logger.info("config reloaded changed=%s; sounds and lexicon are read anew", ",".join(changed) or "nothing")
         self._notifier.ready()
 
 

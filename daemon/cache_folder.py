@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -30,20 +31,21 @@ class CacheFolder:
         max_bytes: of all files together; one that alone is larger is not kept.
         suffix: of the files' names; others in the folder are left alone.
         magic: first bytes of each file.
+        complain: log what cannot be read or kept.
 
     Attributes:
         num_bytes: of all files, when the folder was looked through last.
         error: why the last file could not be kept; empty where it could.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, *, suffix: str, magic: bytes) -> None:
+    def __init__(self, folder: Path, max_bytes: int, *, suffix: str, magic: bytes, complain: bool = True) -> None:
         self.folder = folder
         self.max_bytes = max_bytes
         self.num_bytes = 0
         self.error = ""
         self._suffix = suffix
         self._magic = magic
-        self._quiet_until = 0.0
+        self._quiet_until = 0.0 if complain else math.inf
 
     def read(self, name: str) -> memoryview | None:
         """The content of a file, None if there is none that is whole; marks it as used, removes it if it is damaged."""

@@ -5,7 +5,7 @@ from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError
 from daemon.rendering import Manner
 from daemon.synthesizer import Estimate, Synthesizer
-from daemon.values import SpeakRequest
+from daemon.values import Event, Reason, SpeakRequest
 
 
 class Checks:
@@ -84,3 +84,10 @@ class Checks:
         if length > self.max_chars:
             message = f"the texts of context are limited to {self.max_chars} characters, got {length}"
             raise BadRequestError("too_long", message)
+
+
+def refused(event: Event) -> BadRequestError:
+    """What the sender of a request is told that the queue did not take."""
+    if event.reason is Reason.QUEUE_FULL:
+        return BadRequestError("queue_full", "too many announcements wait already")
+    return BadRequestError("bad_request", f"duplicate: {event.id} was accepted less than ten minutes ago")

@@ -4,6 +4,7 @@ config.toml at the top of the repository holds every key with its default and a 
 """
 
 import difflib
+import json
 import os
 import tomllib
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from daemon.config_sections import (
     AudioConfig,
@@ -30,6 +32,28 @@ from daemon.config_sections import (
     WyomingConfig,
 )
 from daemon.errors import ConfigError
+
+_SHOWN_CHARS = 100
+"""Of a value in a message."""
+_EXPECTED = {
+    "bool_type": "expected true or false",
+    "dict_type": "expected a table",
+    "finite_number": "expected a finite number",
+    "float_type": "expected a number",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "int_from_float": "expected a whole number",
+    "int_type": "expected a whole number",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "list_type": "expected a list",
+    "literal_error": "expected {expected}",
+    "model_type": "expected a table",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "must not be empty",
+    "string_type": "expected a string",
+}
+"""What pydantic's kinds of error are called here."""
 
 
 class Config(Section):
@@ -69,9 +93,11 @@ def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
     Raises:
-        ConfigError: unreadable, or not TOML.
+        ConfigError: unreadable, no regular file, or not TOML.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir() or str(path) == os.devnull):
+            raise ConfigError(f"{path}: not a regular file")  # to read a FIFO would wait for its writer
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as err:
         raise ConfigError(f"{path}: {err.strerror}") from err
@@ -91,20 +117,46 @@ def explain(err: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         if item["type"] == "extra_forbidden":
             yield f"unknown key {key}{_suggestion(item['loc'], model)}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            yield f"{key}: {message}, got {item['input']!r}" if _is_plain(item["input"]) else f"{key}: {message}"
+            yield f"{key}: {_expected(item, model)}{_got(item['input'])}"
 
 
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
+def _expected(item: ErrorDetails, model: type[BaseModel]) -> str:
+    """What the value should have been; keys with a pattern say it in their description."""
+    kind = item["type"]
+    if kind == "string_pattern_mismatch":
+        return _table(item["loc"], model).model_fields[str(item["loc"][-1])].description or item["msg"]
+    if kind in _EXPECTED:
+        context = {name: _bare(value) for name, value in item.get("ctx", {}).items()}
+        return _EXPECTED[kind].format_map(context).replace("'", '"')
+    return item["msg"].removeprefix("Value error, ")
+
+
+def _bare(value: Any) -> Any:
+    """A limit as people write it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _got(value: Any) -> str:
+    """A plain value as TOML has it; nothing for tables and lists."""
+    if isinstance(value, str):
+        shown = value if len(value) <= _SHOWN_CHARS else value[:_SHOWN_CHARS] + "…"
+        return f", got {json.dumps(shown, ensure_ascii=False)}"
+    if isinstance(value, bool | int | float):
+        return f", got {str(value).lower()[:_SHOWN_CHARS]}"
+    return ""
 
 
 def _suggestion(loc: tuple[int | str, ...], model: type[BaseModel]) -> str:
     """A "did you mean" for the last part of an unknown key."""
+    close = difflib.get_close_matches(str(loc[-1]), _table(loc, model).model_fields, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _table(loc: tuple[int | str, ...], model: type[BaseModel]) -> Any:
+    """The model of the table that a key is in."""
     table: Any = model
     for part in loc[:-1]:
         if isinstance(part, str):  # a number is a place in a list
             kind = table.model_fields[part].annotation
             table = next(each for each in (kind, *get_args(kind)) if hasattr(each, "model_fields"))
-    close = difflib.get_close_matches(str(loc[-1]), table.model_fields, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return table

@@ -2,13 +2,26 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
     """A table of a configuration file: unknown keys and other types are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @field_validator("*", check_fields=False)
+    @classmethod
+    def _no_nul(cls, value: object) -> object:
+        """Neither a path nor an argument can hold one; whoever gets it would raise."""
+        parts = value if isinstance(value, list) else [*value.values()] if isinstance(value, dict) else [value]
+        if any(isinstance(part, str) and "\0" in part for part in parts):
+            raise ValueError("must not hold a NUL character")
+        return value
+
+
+_NAME = 'letters, digits, _ and -, 1 to 64 of them, as in "kitchen"'
+_TOPIC = 'a topic without + and #, with no / at its ends nor two in a row, as in "home/crier"'
 
 
 class EngineConfig(Section):
@@ -44,9 +57,9 @@ class MqttConfig(Section):
     enabled: bool = False
     host: Annotated[str, Field(min_length=1)] = "localhost"
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    node: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = "speaker"
+    node: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description=_NAME)] = "speaker"
     """This speaker's part of the topics: crier/NODE/say."""
-    base_topic: Annotated[str, Field(pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$")] = "crier"
+    base_topic: Annotated[str, Field(pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$", description=_TOPIC)] = "crier"
     username: str = ""
     password_file: str = ""
     """File whose first line is the password (systemd: $CREDENTIALS_DIRECTORY/mqtt-password is found by itself)."""
@@ -59,13 +72,22 @@ class MqttConfig(Section):
     """Put the last spoken text into the retained state; switch off where the broker is not private."""
     discovery: bool = True
     """Make the speaker appear in Home Assistant by itself."""
-    discovery_prefix: Annotated[str, Field(pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$")] = "homeassistant"
+    discovery_prefix: Annotated[str, Field(pattern=r"^[^+#\x00/]+(/[^+#\x00/]+)*$", description=_TOPIC)] = (
+        "homeassistant"
+    )
     name: Annotated[str, Field(max_length=100)] = ""
     """What Home Assistant calls the speaker; empty: made from node ("kitchen" is "Kitchen speaker")."""
     area: Annotated[str, Field(max_length=100)] = ""
     """The room that Home Assistant is to suggest."""
     stats_s: Annotated[int, Field(ge=5, le=3600)] = 60
     """Seconds between two messages on ``stats``."""
+
+    @field_validator("node")
+    @classmethod
+    def _one_speaker(cls, node: str) -> str:
+        if node == "all":
+            raise ValueError('"all" stands for every speaker')
+        return node
 
 
 class HermesConfig(Section):
@@ -80,7 +102,9 @@ class WyomingConfig(Section):
     """[wyoming]: a server that returns audio, for Home Assistant's voice pipelines."""
 
     enabled: bool = False
-    uri: Annotated[str, Field(pattern=r"^(tcp|unix)://.+$")] = "tcp://127.0.0.1:10200"
+    uri: Annotated[str, Field(pattern=r"^(tcp|unix)://.+$", description='"tcp://HOST:PORT" or "unix:///PATH"')] = (
+        "tcp://127.0.0.1:10200"
+    )
     max_clients: Annotated[int, Field(ge=1, le=64)] = 8
     zeroconf: bool = False
     """Announce the server on the local network, so that Home Assistant finds it (tcp only)."""
@@ -159,7 +183,9 @@ class ChimesConfig(Section):
     """Further chimes that requests may name: name -> path of a sound file."""
 
 
-ClockTime = Annotated[str, Field(pattern=r"^(|([01][0-9]|2[0-3]):[0-5][0-9])$")]
+ClockTime = Annotated[
+    str, Field(pattern=r"^(|([01][0-9]|2[0-3]):[0-5][0-9])$", description='a time of day as in "07:00"')
+]
 
 
 class QuietConfig(Section):
@@ -184,11 +210,11 @@ class DuckConfig(Section):
     start: list[str] = []
     """Command and its arguments, run when speech begins; no shell."""
     end: list[str] = []
-    topic: Annotated[str, Field(pattern=r"^[^+#\x00]*$")] = ""
+    topic: Annotated[str, Field(pattern=r"^[^+#\x00]*$", description="a topic without + and #")] = ""
     """MQTT topic that gets the payloads below."""
     start_payload: str = "ON"
     end_payload: str = "OFF"
-    role: Annotated[str, Field(pattern=r"^[A-Za-z-]*$")] = ""
+    role: Annotated[str, Field(pattern=r"^[A-Za-z-]*$", description='letters and -, as in "announce"')] = ""
     """The media role that PulseAudio and PipeWire see, as in "announce"."""
     hold_ms: Annotated[int, Field(ge=0, le=60_000)] = 500
     """Silence after speech before the end is told."""
@@ -207,7 +233,7 @@ class ShareConfig(Section):
 
     role: Literal["", "renderer", "player"] = ""
     """renderer: make speech for others too; player: let a renderer make it."""
-    group: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")] = "crier"
+    group: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description=_NAME)] = "crier"
     """Players and renderers of one group work together."""
     wait_s: Annotated[float, Field(gt=0, le=60)] = 3.0
     """How long a player waits for a renderer's audio before it speaks with its own voice."""

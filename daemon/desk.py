@@ -3,6 +3,7 @@
 ``Service`` (commands from the inputs) and ``SpeakingLoop`` (the synth thread and the player's reports) both work on it.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from daemon.settings import Settings
 from daemon.speech import Spoken
 from daemon.text_source import TextSource
 from daemon.values import Event, EventType, Pcm16, Priority, Reason, SpeakerState, SpeakRequest, State
+
+logger = logging.getLogger(__name__)
 
 EVENT_REASONS = {"too_long": Reason.TOO_LONG, "empty": Reason.EMPTY, "unknown_voice": Reason.UNKNOWN_VOICE}
 """What an event says of a refusal by its wire code; the queue publishes its own."""
@@ -54,7 +57,7 @@ class Job:
     def final(self) -> tuple[EventType, Reason | None]:
         """Its final event; the queue leaves it out where one has been given already."""
         if isinstance(self.failure, BadRequestError):
-            return EventType.FAILED, EVENT_REASONS.get(self.failure.code, Reason.ENGINE)
+            return EventType.FAILED, EVENT_REASONS.get(self.failure.code, Reason.BAD_JSON)
         if self.failure is not None:
             return EventType.FAILED, Reason.ENGINE
         if self.outcome is PlayOutcome.FAILED:
@@ -115,6 +118,7 @@ class Desk:
         self._metrics = metrics
         self._default_voice = default_voice
         self._published: State | None = None
+        self.outbox.listen(self._log_unspoken)
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -152,6 +156,7 @@ class Desk:
         """Carry out what the queue decided."""
         if decision.cut and self.job is not None:
             self.job.cancelled.set()
+            self.job.source.wake()
             self.player.cut(self.job.utterance)
         self.publish(decision.events, wait_s=wait_s)
 
@@ -194,3 +199,12 @@ class Desk:
         if state != self._published:
             self._published = state
             self.outbox.put(state)
+
+    def _log_unspoken(self, event: Event) -> None:
+        """One line for an announcement whose turn never came; the loop logs the others, the doors what they refuse."""
+        job = self.job
+        taken = (
+            event.audio_s or event.event_type is EventType.FAILED or (job is not None and job.request.id == event.id)
+        )
+        if event.event_type.final and event.event_type is not EventType.REJECTED and not taken:
+            logger.info("unspoken request_id=%s outcome=%s reason=%s", event.id, event.event_type, event.reason)

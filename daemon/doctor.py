@@ -12,6 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from daemon import startup
 from daemon.audio import tempo
 from daemon.bench import bandwidth_rtf, bytes_per_frame, memory_bandwidth
 from daemon.config import Config, load_config
@@ -19,6 +20,7 @@ from daemon.engine.bundle import bundle_search, load_bundle
 from daemon.engine.engine import Engine, choose_threads
 from daemon.engine.llama import system_info
 from daemon.errors import AudioError, ConfigError, ModelError, SpeechError
+from daemon.places import Places
 from daemon.synthesizer import Synthesizer
 
 
@@ -34,16 +36,19 @@ class _Bandwidth:
         return self.measured[num_threads]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, places: Places) -> int:
     """Report; the exit code is that of the first problem that keeps the daemon from speaking, else 0."""
     problems: list[SpeechError] = []
+    path = Path(args.config) if args.config else places.config
     try:
-        config = load_config(Path(args.config) if args.config else None)
+        config = load_config(path)
     except ConfigError as err:
         config = Config()
         problems.append(err)
+    problems += startup.problems(config, places.credentials)
     bandwidth = _Bandwidth()
     report: dict[str, Any] = {
+        "config": str(path) if path else None,
         "machine": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "simd": system_info(),
@@ -54,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
         "libsonic": tempo.version() or None,
         "configured": _configured(config, problems),
     }
-    report["problems"] = [str(err) for err in problems]
+    report["notes"] = list(startup.notes(config))
+    report["problems"] = list(dict.fromkeys(map(str, problems)))  # a bad lexicon is also found by what reads with it
     if args.json:
         print(json.dumps(report))
     else:
@@ -136,6 +142,7 @@ def _configured(config: Config, problems: list[SpeechError]) -> dict[str, Any] |
 
 def _print(report: dict[str, Any]) -> None:
     table = Table(show_header=False, title="crier doctor")
+    table.add_row("configuration", Text(report["config"] or "none: the defaults"))
     table.add_row("machine", f"{report['machine']}, {report['cores']} cores")
     table.add_row("SIMD in llama.cpp", report["simd"])
     for num_threads, speed in report["bandwidth_by_threads"].items():
@@ -149,6 +156,8 @@ def _print(report: dict[str, Any]) -> None:
         verdict = "keeps up" if configured["keeps_up"] else "is slower than real time here"
         table.add_row("configured voice", f"{configured['name']}: real-time factor {configured['rtf']}, {verdict}")
     table.add_row("speeds other than 1", report["libsonic"] or "none: libsonic0 is not installed")
+    for note in report["notes"]:
+        table.add_row("[yellow]note", Text(note))
     for problem in report["problems"]:
         table.add_row("[red]problem", Text(problem))
     Console().print(table)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, MutableMapping, Sequence
+from pathlib import Path
 from time import monotonic
 
 from daemon.config_sections import DuckConfig
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 COMMAND_S = 5.0
 """A command that runs longer is killed."""
 CLOSING_S = 2.0
-"""The same while the daemon stops, which systemd lets it do for 10 s."""
+"""The same while the daemon stops, which systemd lets it do for 20 s."""
 _LOOK_S = 0.1
 _WAIT_S = 1.0
 """The longest wait between two beats."""
@@ -45,9 +46,12 @@ class Ducking:
         config: [duck].
         publish: sends a payload to a topic; False if it cannot be sent now.
         beat: called on the thread, at least once a second while no command runs.
+        marker: a file that is there as long as the end is owed, so that the next start tells it after a crash.
     """
 
-    def __init__(self, config: DuckConfig, publish: Callable[[str, str], bool], beat: Callable[[], None]) -> None:
+    def __init__(
+        self, config: DuckConfig, publish: Callable[[str, str], bool], beat: Callable[[], None], *, marker: Path
+    ) -> None:
         self._config = config
         self._publish = publish
         self._beat = beat
@@ -57,13 +61,15 @@ class Ducking:
         self._idle_since = 0.0
         self._closing = False
         # The thread's own.
+        self._marker = marker
         self._ducked = False
         self._unsent: str | None = None
         self._thread = threading.Thread(target=self._run, name="duck")
 
     def start(self) -> None:
-        """Start the thread, if there is anything to tell; nothing is told until something is said."""
+        """Start the thread, if there is anything to tell; the end that a crash left owing is told first."""
         if self._config.start or self._config.end or self._config.topic:
+            self._ducked = self._marker.exists()
             self._thread.start()
 
     def on_state(self, state: State) -> None:
@@ -102,9 +108,20 @@ class Ducking:
         if wanted == self._ducked:
             return self._send_again()
         self._ducked = wanted
+        self._mark()
         self._run_command(self._config.start if wanted else self._config.end)
         self._unsent = self._config.start_payload if wanted else self._config.end_payload
         return self._send() or True
+
+    def _mark(self) -> None:
+        try:
+            if self._ducked:
+                self._marker.parent.mkdir(parents=True, exist_ok=True)
+                self._marker.touch()
+            else:
+                self._marker.unlink(missing_ok=True)
+        except OSError as err:
+            self._log.log(logging.WARNING, "duck: %s cannot be written: %s", self._marker, err.strerror)
 
     def _send(self) -> bool:
         if not self._config.topic or self._unsent is None or self._publish(self._config.topic, self._unsent):

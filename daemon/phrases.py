@@ -37,9 +37,9 @@ def phrase_key(*parts: object) -> bytes:
     return hashlib.sha256(repr((RENDITION, *parts)).encode("utf-8", "surrogatepass")).digest()
 
 
-def open_phrases(config: PhrasesConfig, cache: Path) -> "PhraseCache | None":
-    """The phrases within a cache folder; None where none are to be kept."""
-    return PhraseCache(cache / _FOLDER, config.max_mb * 2**20) if config.cache else None
+def open_phrases(config: PhrasesConfig, cache: Path, *, complain: bool = True) -> "PhraseCache | None":
+    """The phrases within a cache folder; None where none are to be kept. ``complain``: as for ``PhraseCache``."""
+    return PhraseCache(cache / _FOLDER, config.max_mb * 2**20, complain=complain) if config.cache else None
 
 
 class PhraseCache:
@@ -50,10 +50,11 @@ class PhraseCache:
     Args:
         folder: where.
         max_bytes: of all files together.
+        complain: log what cannot be read or kept; ``error`` tells it in any case.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self._files = CacheFolder(folder, max_bytes, suffix=".phrase", magic=_MAGIC)
+    def __init__(self, folder: Path, max_bytes: int, *, complain: bool = True) -> None:
+        self._files = CacheFolder(folder, max_bytes, suffix=".phrase", magic=_MAGIC, complain=complain)
         self._files.evict()
 
     @property

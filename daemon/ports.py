@@ -94,7 +94,7 @@ class Speaker(Protocol):
         """The voices that can be asked for."""
         ...
 
-    def reject(self, reason: Reason, request_id: str | None = None) -> None:
+    def reject(self, reason: Reason, request_id: str | None = None, message: str | None = None) -> None:
         """Publish a ``rejected`` event for what never became a request (retained, broken JSON, too long)."""
         ...
 

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, places: Places) -> int:
         SpeechError: nothing is to be kept, a file that cannot be read or written, a bundle that does not load.
     """
     config = load_config(Path(args.config) if args.config else places.config)
-    phrases = open_phrases(config.phrases, places.cache)
+    phrases = open_phrases(config.phrases, places.cache, complain=False)  # what cannot be kept ends the command
     if phrases is None:
         raise ConfigError("[phrases] cache is false: nothing that is spoken may be kept; set it to true first")
     lines = list(_lines(_read(args.file)))

@@ -5,13 +5,28 @@ from functools import lru_cache
 
 from daemon.config import user_path
 from daemon.config_sections import TextConfig
-from daemon.text.lexicon import load_lexicon
+from daemon.errors import ConfigError
+from daemon.text.lexicon import Lexicon, load_lexicon
 from daemon.text.normalize import Normalizer
 from daemon.text.script import ScriptSegmenter
 from daemon.values import Segment
 
 _REMEMBERED = 32
 """Texts whose segments are kept: a request is read when it is accepted, and again when it is its turn."""
+
+
+def open_lexicon(text: TextConfig) -> Lexicon | None:
+    """The lexicon that [text] names; None if it names none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if not text.lexicon:
+        return None
+    try:
+        return load_lexicon(user_path(text.lexicon))
+    except ConfigError as err:
+        raise ConfigError(f"[text] lexicon: {err}") from err
 
 
 class Reader:
@@ -31,7 +46,7 @@ class Reader:
         self, text: TextConfig, *, alphabet: str | None, count_tokens: Callable[[str], int], max_tokens: int
     ) -> None:
         self._emoji = text.emoji
-        self._lexicon = load_lexicon(user_path(text.lexicon)) if text.lexicon else None
+        self._lexicon = open_lexicon(text)
         self._alphabet = alphabet
         self._count_tokens = count_tokens
         self._max_tokens = max_tokens

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import hashlib
-import io
 import itertools
 import json
 import sys
@@ -24,22 +23,9 @@ from daemon.errors import AudioError, BadRequestError
 from daemon.metrics import resident_memory
 from daemon.output import Output, Writer
 from daemon.places import Places
+from daemon.render_text import WholeText, pieces, print_segments
 from daemon.synthesizer import Synthesizer
-from daemon.values import SAMPLE_RATE, Array, Pcm16, Segment, Segmenter
-
-
-class _WholeText:
-    """The segmenter of ``--raw``: everything is one segment, as it is."""
-
-    def __init__(self) -> None:
-        self._text = ""
-
-    def push(self, text: str) -> list[Segment]:
-        self._text += text
-        return []
-
-    def flush(self) -> list[Segment]:
-        return [Segment(self._text, 0)] if self._text else []
+from daemon.values import SAMPLE_RATE, Array, Pcm16, Segmenter
 
 
 def run(args: argparse.Namespace, places: Places) -> int:
@@ -48,8 +34,12 @@ def run(args: argparse.Namespace, places: Places) -> int:
     Raises:
         SpeechError: bad text, a bundle that does not load, a file that cannot be written.
     """
-    if not (args.out or args.play or args.codes or args.json):
-        print("crier render: nothing to do; give --out FILE or --play", file=sys.stderr)
+    sounds = args.out or args.play or args.codes
+    if args.read and sounds:
+        print("crier render: --read makes no audio: leave out --out, --play and --codes", file=sys.stderr)
+        return 2
+    if not (sounds or args.json or args.read):
+        print("crier render: nothing to do; give --out FILE, --play or --read", file=sys.stderr)
         return 2
     config = load_config(Path(args.config) if args.config else None)
     engine_config = config.engine
@@ -59,7 +49,10 @@ def run(args: argparse.Namespace, places: Places) -> int:
     with Engine(engine_config, Folders(places.voices, places.cache)) as engine:
         synthesizer = Synthesizer(engine, text=config.text)
         synthesizer.check_speed(args.speed)
-        segmenter: Segmenter = _WholeText() if args.raw else synthesizer.segmenter(args.voice)
+        segmenter: Segmenter = WholeText() if args.raw else synthesizer.segmenter(args.voice)
+        if args.read:
+            print_segments(pieces(args.text), segmenter, as_json=args.json)
+            return 0
         sampling = engine.sampling(
             temperature=args.temperature, depth_temperature=args.depth_temperature, top_k=args.top_k
         )
@@ -71,29 +64,13 @@ def run(args: argparse.Namespace, places: Places) -> int:
             if args.play:
                 outputs.append(stack.enter_context(speaker))
             render = _Render(session, outputs, speed=args.speed, keep_codes=bool(args.codes))
-            render.speak(
-                _stdin_pieces() if args.text == "-" else iter([args.text]),
-                progress=not args.json and sys.stderr.isatty(),
-            )
+            render.speak(pieces(args.text), progress=not args.json and sys.stderr.isatty())
             if render.frames == 0:
                 raise BadRequestError("empty", "nothing in the text can be spoken")
             if args.codes:
                 _save_codes(Path(args.codes), render.codes)
         _report(args, engine, render)
     return AudioError.exit_code if speaker.failed else 0
-
-
-def _stdin_pieces() -> Iterator[str]:
-    """Lines as they come, so that speech starts before the text ends.
-
-    Raises:
-        BadRequestError: not UTF-8.
-    """
-    stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8")  # sys.stdin itself is lenient in the C locale
-    try:
-        yield from stream
-    except UnicodeDecodeError as err:
-        raise BadRequestError("bad_request", f"stdin is not UTF-8: {err.reason} at byte {err.start}") from err
 
 
 class _Render:

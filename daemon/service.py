@@ -10,7 +10,7 @@ from daemon.audio.chimes import Chimes
 from daemon.audio.player import Player
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
-from daemon.checks import Checks
+from daemon.checks import Checks, refused
 from daemon.config import Config
 from daemon.desk import EVENT_REASONS, Desk, Entry
 from daemon.engine.engine import Engine
@@ -41,9 +41,9 @@ from daemon.values import (
 
 logger = logging.getLogger(__name__)
 
-RING_S = 10
-SLOW_RING_S = 90
-"""Ring for a voice that is slower than real time: an utterance is then mostly made before it is played."""
+RING_S = 90
+"""Seconds of speech that may lie ahead: a voice slower than real time makes most of an utterance before it is played,
+and a fast one is soon free for the renders of others. 4.3 MB."""
 
 
 class Service:
@@ -80,7 +80,7 @@ class Service:
         self._synthesizer = Synthesizer(
             engine, text=config.text, phrases=phrases, metrics=metrics, profile=config.engine.profile
         )
-        ring = PcmRing(SAMPLE_RATE * (SLOW_RING_S if engine.rtf > 1 else RING_S))
+        ring = PcmRing(SAMPLE_RATE * RING_S)
         self._desk = Desk(config, settings, metrics, default_voice=engine.voices.default)
         self._checks = Checks(
             self._desk, engine, self._synthesizer, config.text.max_chars, any_voice=renderers is not None
@@ -169,7 +169,7 @@ class Service:
         try:
             _, estimate = self._checks.check(request, more=more, to_play=True)
         except BadRequestError as err:
-            self.reject(EVENT_REASONS.get(err.code, Reason.BAD_JSON), request.id)
+            self.reject(EVENT_REASONS.get(err.code, Reason.BAD_JSON), request.id, str(err))
             raise
         return self._submit(request, estimate, more=more, expiry_s=expiry_s)
 
@@ -196,8 +196,7 @@ class Service:
             rtf = self._engine.rtf * estimate.effort
             desk.apply(decision, wait_s=None if estimate.cached else wait_s(rtf, estimate.audio_s))
             if refusal is not None:
-                full = refusal.reason is Reason.QUEUE_FULL
-                raise BadRequestError("queue_full" if full else "bad_request", f"{refusal.reason}: {request.id}")
+                raise refused(refusal)
             if desk.job is None and desk.will_speak(request):
                 self._player.wake()
             desk.wake()
@@ -279,6 +278,7 @@ class Service:
             "bundle": manifest.name,
             "recipe": manifest.recipe,
             "threads": self._engine.num_threads,
+            "speed": self._desk.settings.speed,
             "chimes": self._desk.chimes.names,
             "quiet": self._desk.quiet,
             "metrics": self._metrics.snapshot(),
@@ -292,7 +292,8 @@ class Service:
         """The bundle's voices."""
         return self._engine.voices.list()
 
-    def reject(self, reason: Reason, request_id: str | None = None) -> None:
+    def reject(self, reason: Reason, request_id: str | None = None, message: str | None = None) -> None:
         """Publish a ``rejected`` event for what never entered the queue."""
+        event = Event(event_type=EventType.REJECTED, id=request_id or "", reason=reason, message=message)
         with self._desk.open():
-            self._desk.publish([Event(event_type=EventType.REJECTED, id=request_id or "", reason=reason)])
+            self._desk.publish([event])

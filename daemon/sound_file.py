@@ -6,6 +6,7 @@ from typing import Any
 import soundfile
 
 from daemon.errors import BadRequestError
+from daemon.native_noise import quiet_stderr
 from daemon.values import F32
 
 MAX_BYTES = 100 * 2**20
@@ -29,12 +30,14 @@ def read_sound(path: Path, max_s: float) -> tuple[F32, int]:
             raise _refused("not a file" if path.exists() else "no such file")
         if (size := path.stat().st_size) > MAX_BYTES:
             raise _refused(f"{size / 1e6:.0f} MB; no recording of {max_s:.0f} s is larger than {MAX_BYTES / 1e6:.0f}")
-        with soundfile.SoundFile(str(path.resolve())) as file:
+        with quiet_stderr(), soundfile.SoundFile(str(path.resolve())) as file:
             return _read_samples(file, max_s), file.samplerate
     except OSError as err:
         raise _refused(str(err.strerror)) from err
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as err:  # TypeError: headerless formats
         reason = str(getattr(err, "error_string", err)).partition("\n")[0]
+        if reason.startswith("File does not exist"):  # libsndfile's words where libmpg123 gives up
+            reason = "Format not recognised."
         raise _refused(f"not audio that can be read: {reason}") from err
 
 

@@ -204,6 +204,9 @@ class SpeakingLoop:
             )
             if spoken.samples:
                 self._play(self._desk.chimes.after(job.request), job)
+        except BadRequestError as err:  # it came in pieces, so what is wrong with it was not to be seen before
+            logger.warning("refused request_id=%s code=%s: %s", job.request.id, err.code, err)
+            return Spoken(), err
         except SpeechError as err:
             logger.error("synthesis failed request_id=%s: %s", job.request.id, err)  # noqa: TRY400 (one line says it)
             return Spoken(), err
@@ -240,7 +243,7 @@ class SpeakingLoop:
             job.request.id,
             audio_s,
             job.ttfa_ms,
-            spoken.rtf and round(spoken.rtf, 3),
+            "cached" if spoken.cached else spoken.rtf and round(spoken.rtf, 3),
             underrun_ms,
             events[-1].event_type if events else job.outcome,
         )

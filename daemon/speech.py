@@ -59,7 +59,7 @@ class Speech:
 
     def run(self) -> Spoken:
         """Speak until all is said or it is cancelled."""
-        while not self._writer.stopped() and self._feed():
+        while self._feed():
             chunk = self._next_chunk()
             if not self._output.deliver(chunk):
                 break
@@ -78,10 +78,10 @@ class Speech:
         return chunk
 
     def _feed(self) -> bool:
-        """Move waiting text into the session; wait for more only when there is nothing to say. False: all said."""
+        """Move waiting text into the session; wait for more only when there is nothing to say. False: all is over."""
         session, source = self._session, self._source
         waited_s = 0.0
-        while not session.finished:
+        while not session.finished and not self._writer.stopped():
             timeout_s = 0.0 if session.has_work or not source.open else WAIT_S
             try:
                 piece = source.take(timeout_s)
@@ -92,8 +92,6 @@ class Speech:
                 if waited_s >= OPEN_TEXT_TIMEOUT_S:
                     logger.warning("text left open for %.0f s; taken as ended", waited_s)
                     source.end()
-                if self._writer.stopped():
-                    return False
                 continue
             if piece is None:
                 session.flush()

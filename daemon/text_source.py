@@ -42,6 +42,10 @@ class TextSource:
                 self.open = False
                 self._pieces.put(None)
 
+    def wake(self) -> None:
+        """Let ``take`` return at once if it waits."""
+        self._pieces.put("")
+
     def take(self, timeout_s: float) -> str | None:
         """The next piece, None when the text has ended.
 

@@ -32,6 +32,13 @@ def _one_line(name: str) -> str:
     return name
 
 
+def _no_keyword(request_id: str) -> str:
+    """What ``stop`` takes for something else is no id."""
+    if request_id in ("all", "current"):
+        raise ValueError('"all" and "current" cannot be ids')
+    return request_id
+
+
 RequestId = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_one_line)]
 Speed = Annotated[float, Field(ge=0.5, le=2.0, allow_inf_nan=False)]
 """Of speech: 2 takes half the time."""
@@ -126,7 +133,7 @@ class SpeakRequest(_Value):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     text: str
-    id: RequestId
+    id: Annotated[RequestId, AfterValidator(_no_keyword)]
     priority: Annotated[Priority, BeforeValidator(_priority)] = Priority.NORMAL
     voice: VoiceName | None = None
     key: RequestId | None = None
@@ -149,6 +156,8 @@ class Event(_Value):
     event_type: EventType
     id: str
     reason: Reason | None = None
+    message: str | None = None
+    """What was wrong with a request that is refused, for people."""
     audio_s: float | None = None
     """Seconds that were heard: speech, and the chimes around it."""
     ttfa_ms: float | None = None

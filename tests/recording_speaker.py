@@ -123,5 +123,6 @@ class RecordingSpeaker:
     def voices(self) -> list[VoiceInfo]:
         return [VoiceInfo(name="starter", description="The starter voice", language="en", default=True)]
 
-    def reject(self, reason: Reason, request_id: str | None = None) -> None:
+    def reject(self, reason: Reason, request_id: str | None = None, message: str | None = None) -> None:
+        assert message is None or message
         self._record("reject", reason, request_id)

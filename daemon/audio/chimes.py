@@ -15,6 +15,8 @@ MAX_S = 10.0
 NONE = "none"
 PEAK = 0.355
 """-9 dBFS, about the peak of speech: a chime is not to be louder than what follows it."""
+_LOUDEST_S = 0.2
+"""How long a sound has to be as loud as it is heard to be."""
 _ATTACK_S = 0.004
 _RELEASE_S = 0.03
 _EDGE_S = 0.003
@@ -38,7 +40,9 @@ class Chimes:
     """
 
     def __init__(self, config: ChimesConfig) -> None:
-        self._sounds = {**_built_in(), **{name: _load_named(name, path) for name, path in config.sounds.items()}}
+        built_in = _built_in()
+        self._loudest = max(map(_loudness, built_in.values()))
+        self._sounds = built_in | {name: self._load_named(name, path) for name, path in config.sounds.items()}
         self.names = sorted(self._sounds)
         self._before = {priority: self._choose("before", priority, config.before) for priority in Priority}
         self._after = {priority: self._choose("after", priority, config.after) for priority in Priority}
@@ -50,7 +54,9 @@ class Chimes:
             BadRequestError: there is none of this name.
         """
         if name is not None and name != NONE and name not in self._sounds:
-            raise BadRequestError("bad_request", f"no chime {name!r}; there is {', '.join([NONE, *self.names])}")
+            raise BadRequestError(
+                "bad_request", f'no chime {name!r}: the chimes are {", ".join(self.names)}; "{NONE}" is for silence'
+            )
 
     def before(self, request: SpeakRequest) -> Pcm16:
         """What is heard before the speech, int16 [S]; one that is no longer there is silent."""
@@ -71,21 +77,33 @@ class Chimes:
         key = f"[chimes.{when}] {priority}"
         if "/" not in name and not os.path.exists(name):  # noqa: PTH110 (Path's raises where a name is too long)
             raise ConfigError(
-                f"{key}: no chime {name!r}; there is {', '.join(self.names)}, or the path of a sound file"
+                f"{key}: no chime {name!r}: the chimes are {', '.join(self.names)}; or give the path of a sound file"
             )
-        return _load(key, name)
+        return self._soften(_load(key, name))
+
+    def _load_named(self, name: str, path: str) -> Pcm16:
+        if not name.isprintable() or not 0 < len(name) <= _NAME_CHARS or name == NONE:
+            raise ConfigError(
+                f"[chimes.sounds] {ascii(name)[:80]} is no name for a sound: at most {_NAME_CHARS} characters"
+            )
+        return self._soften(_load(f"[chimes.sounds] {name}", path))
+
+    def _soften(self, sound: Array) -> Pcm16:
+        """A sound no louder than the loudest that is built in; a soft one stays as it is."""
+        peak = float(np.abs(sound).max(initial=0.0))
+        return _to_pcm(sound * min(1.0, PEAK / max(peak, PEAK), self._loudest / max(_loudness(sound), self._loudest)))
 
 
-def _load_named(name: str, path: str) -> Pcm16:
-    if not name.isprintable() or not 0 < len(name) <= _NAME_CHARS or name == NONE:
-        raise ConfigError(
-            f"[chimes.sounds] {ascii(name)[:80]} is no name for a sound: at most {_NAME_CHARS} characters"
-        )
-    return _load(f"[chimes.sounds] {name}", path)
+def _loudness(sound: Array) -> float:
+    """Root mean square of the loudest _LOUDEST_S of a sound, 0..1 for floats as for int16."""
+    samples = sound / 32768 if sound.dtype == np.int16 else sound
+    width = round(_LOUDEST_S * SAMPLE_RATE)
+    energy = np.cumsum(np.pad(samples.astype(np.float64) ** 2, (width, width)))
+    return float(np.sqrt(max(0.0, (energy[width:] - energy[:-width]).max()) / width))
 
 
-def _load(key: str, path: str) -> Pcm16:
-    """A sound file as int16 [S], 24 kHz.
+def _load(key: str, path: str) -> Array:
+    """A sound file as float [S], 24 kHz.
 
     Raises:
         ConfigError: it cannot be read, or is longer than MAX_S.
@@ -103,13 +121,13 @@ def _load(key: str, path: str) -> Pcm16:
     mono = np.nan_to_num(samples.mean(axis=1, dtype=np.float32), posinf=0, neginf=0)
     sound = soxr.resample(mono, rate, SAMPLE_RATE, quality="VHQ")[: round(MAX_S * SAMPLE_RATE)]
     edge = np.minimum(np.arange(len(sound)) / (_EDGE_S * SAMPLE_RATE), 1)
-    return _to_pcm(sound * edge * edge[::-1])
+    softened: Array = sound * edge * edge[::-1]
+    return softened
 
 
 def _to_pcm(samples: Array) -> Pcm16:
-    """Float [S], -1..1, as int16; made quieter where a peak would be clipped."""
-    peak = float(np.abs(samples).max(initial=0.0))
-    return np.round(samples * (32767 / max(peak, 1.0))).astype(np.int16)
+    """Float [S], -1..1, as int16."""
+    return np.round(samples * 32767).astype(np.int16)
 
 
 def _built_in() -> dict[str, Pcm16]:

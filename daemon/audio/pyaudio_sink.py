@@ -7,9 +7,6 @@ is the list of devices, which is read once by Pa_Initialize.
 
 import contextlib
 import logging
-import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ import pyaudio
 import soxr
 
 from daemon.errors import AudioError
+from daemon.native_noise import quiet_stderr
 from daemon.values import SAMPLE_RATE, Pcm16
 
 logger = logging.getLogger(__name__)
@@ -31,7 +29,6 @@ _INVALID_SAMPLE_RATE = -9997
 _DIRECT_CHANNELS = range(2, 9)
 """A card without a mixer in between has so many; PortAudio would leave all but the first of them silent. Devices that
 say more are ALSA's plugins and sound servers, which spread one channel themselves."""
-_NOISE = (b"ALSA lib ", b"Cannot connect to server", b"jack server", b"JackShm", b"Expression '", b"connect(2) call to")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class PyAudioSink:
     def open(self) -> None:
         """Start PortAudio and a stream of 24 kHz mono, or of 48 or 44.1 kHz with a resampler where that is refused."""
         try:
-            with _quiet_stderr():
+            with quiet_stderr():
                 self._pa = pyaudio.PyAudio()
                 info = _find(_output_devices(self._pa), self._device)
                 rate = self._open_stream(info)
@@ -111,7 +108,7 @@ class PyAudioSink:
         pa, self._pa = self._pa, None
         if pa is None:
             return
-        with _quiet_stderr():
+        with quiet_stderr():
             if stream is not None:
                 with contextlib.suppress(OSError):
                     stream.close()
@@ -151,7 +148,7 @@ def list_devices() -> list[DeviceInfo]:
     """
     pa = None
     try:
-        with _quiet_stderr():
+        with quiet_stderr():
             pa = pyaudio.PyAudio()
             return _output_devices(pa)
     except OSError as err:
@@ -208,24 +205,3 @@ def _find(devices: list[DeviceInfo], wanted: str) -> DeviceInfo:
 def _reason(err: OSError) -> str:
     """PortAudio's words, which are the one string among the arguments."""
     return next((str(arg) for arg in err.args if isinstance(arg, str)), str(err))
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep what ALSA and JACK print on file descriptor 2 out of the journal; lines of other threads come late."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    memory = os.memfd_create("stderr")
-    os.dup2(memory, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        with os.fdopen(memory, "rb") as printed:
-            printed.seek(0)
-            for line in printed:
-                if not line.strip() or line.startswith(_NOISE):
-                    logger.debug("portaudio printed: %s", line.decode(errors="replace").rstrip())
-                else:
-                    os.write(2, line)

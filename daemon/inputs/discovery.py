@@ -13,16 +13,15 @@ from typing import Any
 from daemon.config_sections import MqttConfig
 from daemon.inputs.discovery_entities import entities
 from daemon.inputs.messages import to_json
-from daemon.inputs.mqtt_feature import Message, Publication
+from daemon.inputs.mqtt_feature import Feature, Message, Publication
 from daemon.ports import Speaker
-from daemon.values import Event
 
 _NO_SLUG = re.compile(r"[^a-z0-9]+")
 _SLUG_CHARS = 40
 _PLAIN_BASE = MqttConfig().base_topic
 
 
-class Discovery:
+class Discovery(Feature):
     """Publishes the device at every connect, when Home Assistant comes up, and when the voices have changed."""
 
     def __init__(self, config: MqttConfig, speaker: Speaker) -> None:
@@ -41,10 +40,6 @@ class Discovery:
         """Home Assistant has come up; a retained message comes right after a connect and tells nothing new."""
         if message.payload.strip() == b"online" and not message.retained:
             yield self._publication()
-
-    def on_event(self, event: Event) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """Nothing to say."""
-        return ()
 
     def tick(self, now_s: float) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
         """The device anew, when voices have come or gone."""

@@ -12,7 +12,7 @@ from typing import Any
 from daemon.config_sections import HermesConfig
 from daemon.errors import BadRequestError
 from daemon.inputs.messages import build_request, check_size, make_id, parse_object, rejection, to_json
-from daemon.inputs.mqtt_feature import Message, Publication
+from daemon.inputs.mqtt_feature import Feature, Message, Publication
 from daemon.log import RateLimited
 from daemon.ports import Speaker
 from daemon.values import Event, EventType, Reason, SettingsChange, SpeakRequest
@@ -49,8 +49,8 @@ class _Ids:
     """It writes site_id, as some of Rhasspy's programs do, and they understand no other answer."""
 
 
-class Hermes:
-    """Speaks for one siteId; a Feature."""
+class Hermes(Feature):
+    """Speaks for one siteId."""
 
     topics: Sequence[str] = (_SAY, _GET_VOICES, _TOGGLE_OFF, _TOGGLE_ON, _SET_VOLUME)
 
@@ -62,14 +62,6 @@ class Hermes:
         """Switched off by ``toggleOff``: requests are accepted and at once finished."""
         self._pending: dict[str, _Ids] = {}
         """By our own id; oldest first."""
-
-    def on_connect(self, *, mqtt5: bool) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """Nothing to say."""
-        return ()
-
-    def tick(self, now_s: float) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """Nothing to say."""
-        return ()
 
     def on_message(self, message: Message) -> Iterable[Publication]:
         """Serve what is meant for this site."""
@@ -118,6 +110,7 @@ class Hermes:
             self._speaker.set(SettingsChange(volume=volume))
         else:
             self._silent = message.topic == _TOGGLE_OFF
+            self._log.log(logging.INFO, f"event=hermes_{'off' if self._silent else 'on'}")  # or the silence is a riddle
 
     def _say(self, data: dict[str, Any], ids: _Ids) -> Iterator[Publication]:
         if self._silent:
@@ -127,7 +120,7 @@ class Hermes:
         try:
             request = _read_request(data, request_id)
         except BadRequestError as err:
-            self._speaker.reject(rejection(err), request_id)
+            self._speaker.reject(rejection(err), request_id, str(err))
             raise
         yield from self._make_room()
         self._pending[request_id] = ids

@@ -55,7 +55,7 @@ class MqttCommands:
             op = parse_command(command, payload, hints)
         except BadRequestError as err:
             if command.startswith("say"):
-                self._speaker.reject(rejection(err), err.request_id)
+                self._speaker.reject(rejection(err), err.request_id, str(err))
             reply = failure(err)
         else:
             if op is None:

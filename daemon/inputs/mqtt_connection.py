@@ -23,6 +23,9 @@ _WAIT_S = 1.0
 """The longest wait between two beats."""
 _BACKOFF_S = (1.0, 30.0)
 _GOODBYE_S = 2.0
+_BRIEF_S = 10.0
+_MAX_BRIEF = 3
+"""After so many connections that lasted no longer, one after the other, somebody else may have the same name."""
 
 
 class MqttConnection:
@@ -43,6 +46,10 @@ class MqttConnection:
         self._mqtt5 = True
         self._client: MqttClient | None = None
         self._connections = 0
+        self._attempts = 0
+        """In vain, one after the other."""
+        self._brief = 0
+        """Connections that did not last, one after the other."""
         self._trouble = ""
         self._wakeup = Wakeup()
         self._closing = threading.Event()
@@ -81,9 +88,8 @@ class MqttConnection:
         self._wakeup.set()
 
     def _run(self) -> None:
-        attempts = 0
         while not self._closing.is_set():
-            connections, mqtt5 = self._connections, self._mqtt5
+            began_s, connections, mqtt5 = time.monotonic(), self._connections, self._mqtt5
             client = MqttClient(
                 self._config,
                 self._peer,
@@ -99,16 +105,28 @@ class MqttConnection:
                 logger.exception("bug in the mqtt input; connecting again")
             client.connected = False
             self._peer.on_disconnected(list(client.unconfirmed.values()))
-            attempts = attempts + 1 if self._connections == connections else 0
+            self._judge(time.monotonic() - began_s, connected=self._connections != connections)
             if mqtt5 and client.wants_older:
                 logger.info("event=mqtt_downgrade version=3.1.1")
                 self._mqtt5 = False
             else:
-                self._wait_to_retry(attempts)
+                self._wait_to_retry()
 
-    def _wait_to_retry(self, attempts: int) -> None:
+    def _judge(self, lasted_s: float, *, connected: bool) -> None:
+        """Be the more patient, the longer it does not go well."""
+        if not connected:
+            self._attempts += 1
+            return
+        self._brief = self._brief + 1 if lasted_s < _BRIEF_S else 0
+        self._attempts = max(0, self._brief - _MAX_BRIEF)
+        if self._brief >= _MAX_BRIEF and not self._closing.is_set():
+            name = self._peer.client_id
+            self._complain(f"client {name}", "its connections do not last: is there another speaker with this node?")
+
+    def _wait_to_retry(self) -> None:
         shortest, longest = _BACKOFF_S
-        end = time.monotonic() + random.uniform(shortest, min(longest, 2.0 ** min(attempts + 1, 10)))  # noqa: S311 jitter
+        most_s = min(longest, 2.0 ** min(self._attempts + 1, 10))
+        end = time.monotonic() + random.uniform(shortest, most_s)  # noqa: S311 jitter
         while self._go_on() and (left := end - time.monotonic()) > 0:
             select.select([self._wakeup], [], [], min(left, _WAIT_S))
             self._wakeup.clear()

@@ -3,6 +3,7 @@
 import ssl
 from pathlib import Path
 
+from daemon.config import user_path
 from daemon.config_sections import MqttConfig
 from daemon.errors import ConfigError
 
@@ -18,12 +19,13 @@ def tls_context(config: MqttConfig) -> ssl.SSLContext | None:
             raise ConfigError("mqtt.tls_cert and tls_key need tls_ca: without it there is no TLS")
         return None
     try:
-        context = ssl.create_default_context(cafile=config.tls_ca)
+        context = ssl.create_default_context(cafile=user_path(config.tls_ca))
         if config.tls_cert:
+            key = user_path(config.tls_key) if config.tls_key else None
             # An encrypted key is an error, not a question on the terminal.
-            context.load_cert_chain(config.tls_cert, config.tls_key or None, password=lambda: "")
+            context.load_cert_chain(user_path(config.tls_cert), key, password=lambda: "")
     except OSError as err:  # SSLError is one
-        names = ", ".join(name for name in (config.tls_ca, config.tls_cert, config.tls_key) if name)
+        names = ", ".join(str(user_path(name)) for name in (config.tls_ca, config.tls_cert, config.tls_key) if name)
         raise ConfigError(f"mqtt tls files {names}: {err.strerror or err}") from err
     return context
 
@@ -34,12 +36,16 @@ def read_password(config: MqttConfig, credentials: Path | None) -> str | None:
     Raises:
         ConfigError: password_file cannot be read.
     """
-    path = Path(config.password_file) if config.password_file else None
+    path = user_path(config.password_file) if config.password_file else None
     if path is None and credentials is not None and (credentials / "mqtt-password").exists():
         path = credentials / "mqtt-password"
     if path is None:
         return None
     try:
+        if path.exists() and not path.is_file():  # to read a FIFO would wait for its writer
+            raise ConfigError(f"mqtt.password_file {path}: not a regular file")
         return path.read_text(encoding="utf-8").partition("\n")[0].removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"mqtt.password_file {path}: {err}") from err
+    except OSError as err:
+        raise ConfigError(f"mqtt.password_file {path}: {err.strerror}") from err
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"mqtt.password_file {path}: not UTF-8: {err.reason} at byte {err.start}") from err

@@ -46,26 +46,27 @@ class Feature(Protocol):
     """A use of the connection. All is called on the mqtt thread and must not block; a raise is logged, never fatal.
 
     What the methods return is published in that order: at once, or within a minute when there is a connection again.
+    Whoever is a subclass need not say that it has nothing to say.
     """
 
-    topics: Sequence[str]
+    topics: Sequence[str] = ()
     """Subscribed to at every connect with QoS 1, wildcards and ``$share/GROUP/TOPIC`` too (MQTT 5 only)."""
 
-    def on_connect(self, *, mqtt5: bool) -> Iterable[Publication]:
+    def on_connect(self, *, mqtt5: bool) -> Iterable[Publication]:  # noqa: ARG002 (for subclasses)
         """There is a connection, for the first time or again; the subscriptions have been asked for."""
-        ...
+        return ()
 
-    def on_message(self, message: Message) -> Iterable[Publication]:
+    def on_message(self, message: Message) -> Iterable[Publication]:  # noqa: ARG002 (for subclasses)
         """Something came on one of ``topics``."""
-        ...
+        return ()
 
-    def on_event(self, event: Event) -> Iterable[Publication]:
+    def on_event(self, event: Event) -> Iterable[Publication]:  # noqa: ARG002 (for subclasses)
         """Something became of a request; also while there is no connection."""
-        ...
+        return ()
 
-    def tick(self, now_s: float) -> Iterable[Publication]:
+    def tick(self, now_s: float) -> Iterable[Publication]:  # noqa: ARG002 (for subclasses)
         """About once a second while connected; ``now_s`` is monotonic."""
-        ...
+        return ()
 
 
 class Peer(Protocol):

@@ -1,19 +1,16 @@
 """How well the speaker does, on crier/NODE/stats from time to time."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from daemon.config_sections import MqttConfig
 from daemon.inputs.messages import to_json
-from daemon.inputs.mqtt_feature import Message, Publication
-from daemon.values import Event
+from daemon.inputs.mqtt_feature import Feature, Publication
 
 
-class Stats:
+class Stats(Feature):
     """Publishes what ``read`` gives: at every connect, and every ``[mqtt] stats_s`` seconds; never retained."""
-
-    topics: Sequence[str] = ()
 
     def __init__(self, config: MqttConfig, read: Callable[[], Mapping[str, Any]]) -> None:
         self._topic = f"{config.base_topic}/{config.node}/stats"
@@ -24,14 +21,6 @@ class Stats:
     def on_connect(self, *, mqtt5: bool) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
         """The first."""
         return self._publish(time.monotonic())
-
-    def on_message(self, message: Message) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """None comes."""
-        return ()
-
-    def on_event(self, event: Event) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """Nothing to say."""
-        return ()
 
     def tick(self, now_s: float) -> Iterable[Publication]:
         """The next, when it is due."""

@@ -10,9 +10,9 @@ from typing import Self
 
 from daemon.config_sections import MqttConfig, ShareConfig
 from daemon.inputs.messages import make_id
-from daemon.inputs.mqtt_feature import Message, Publication
+from daemon.inputs.mqtt_feature import Feature, Message, Publication
 from daemon.inputs.render_messages import NOBODY, AudioPart, RenderTopics, encode_job, parse_audio
-from daemon.values import Event, SpeakRequest
+from daemon.values import SpeakRequest
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Answer:
         self._close(self._ended)
 
 
-class RenderPlayer:
+class RenderPlayer(Feature):
     """Asks the renderers of a group; a Feature.
 
     Args:
@@ -155,12 +155,4 @@ class RenderPlayer:
         part = parse_audio(message.payload, message.user)
         if answer is not None and part is not None:
             answer.put(part)
-        return ()
-
-    def on_event(self, event: Event) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """Nothing to say."""
-        return ()
-
-    def tick(self, now_s: float) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """Nothing to say."""
         return ()

@@ -11,7 +11,7 @@ import numpy as np
 from daemon.config_sections import MqttConfig, ShareConfig
 from daemon.errors import BadRequestError, SpeechError
 from daemon.inputs.messages import make_id
-from daemon.inputs.mqtt_feature import Message, Publication
+from daemon.inputs.mqtt_feature import Feature, Message, Publication
 from daemon.inputs.render_messages import (
     BUSY,
     PART_SAMPLES,
@@ -24,7 +24,7 @@ from daemon.inputs.render_messages import (
 from daemon.log import RateLimited
 from daemon.ports import Renderer, RenderTicket
 from daemon.recent_ids import RecentIds
-from daemon.values import SAMPLE_RATE, Event, Pcm16, SpeakRequest
+from daemon.values import SAMPLE_RATE, Pcm16, SpeakRequest
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def answer(message: Message, part: AudioPart) -> Publication:
     )
 
 
-class RenderShare:
+class RenderShare(Feature):
     """Renders for the players of a group; a Feature.
 
     Args:
@@ -221,10 +221,6 @@ class RenderShare:
             self._log.log(logging.WARNING, "event=render_refused: a job without a response topic below audio/")
         else:
             yield from self._take(message)
-
-    def on_event(self, event: Event) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
-        """Nothing to say."""
-        return ()
 
     def tick(self, now_s: float) -> Iterable[Publication]:  # noqa: ARG002 (a Feature's)
         """Send what waits, forget what is done."""

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,8 @@ _CLOSE_S = 1.5
 _BYTES_PER_CHAR = 6_000
 """Audio that a character of text becomes, at most and roughly: 0.125 s."""
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+RETRY_S = 5.0
+"""How often an address that cannot be had is tried again."""
 
 
 class WyomingServer:
@@ -51,43 +54,56 @@ class WyomingServer:
         self._clients: dict[Conversation, asyncio.Task[None]] = {}  # wyoming thread
         self._announce: Callable[[str, int], Coroutine[Any, Any, None]] | None = None
         self._closing = asyncio.Event()
+        self._closed = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="wyoming")
 
     def open(self) -> list[str]:
-        """Listen; returns where.
+        """Listen; returns where. An address that cannot be had yet is none: once started, it is tried again.
 
         Raises:
-            ConfigError: the uri is unusable or taken.
+            ConfigError: the uri is unusable, or its path is taken.
             ModuleNotFoundError: zeroconf is wanted and not installed.
         """
+        uri = self._config.uri
+        check_uri(self._config)
         if self._config.zeroconf:
             from daemon.inputs.wyoming_zeroconf import announce  # noqa: PLC0415 (large, and seldom wanted)
 
             self._announce = announce
-        if self._config.uri.startswith("unix:"):
-            self._path = _path(self._config.uri)
-            self._listeners = [bind(self._path)]
+        if uri.startswith("unix:"):
+            self._path = _path(uri)
+            try:
+                self._listeners = [bind(self._path)]
+            except ConfigError as err:
+                raise ConfigError(f"[wyoming] uri: {err}") from err
             self._bound = identity(self._path)
-        else:
-            self._listeners = _listen(self._config.uri)
-        if self._config.zeroconf and not self._reachable():
-            self._close_listeners()
-            raise ConfigError(f"[wyoming] zeroconf: nobody else reaches {self._config.uri}; tcp://0.0.0.0:10200, say")
-        return [str(self._path)] if self._path else [_address(listener) for listener in self._listeners]
-
-    def _reachable(self) -> bool:
-        return self._path is None and not any(
-            ipaddress.ip_address(listener.getsockname()[0]).is_loopback for listener in self._listeners
-        )
+            return [str(self._path)]
+        try:
+            self._listeners = _listen(uri)
+        except OSError as err:
+            logger.warning("event=wyoming_waits uri=%s error=%s: tried again until it is free", uri, reason(err))
+        return [_address(listener) for listener in self._listeners]
 
     def start(self) -> None:
         """Serve in a thread."""
         self._loop = asyncio.new_event_loop()
         self._thread.start()
+        if not self._listeners:  # in a thread that may be left behind: it may hang in the resolver
+            threading.Thread(target=self._listen_later, name="wyoming-listen", daemon=True).start()
+
+    def _listen_later(self) -> None:
+        while not self._closed.wait(RETRY_S):
+            with contextlib.suppress(OSError):
+                self._listeners = _listen(self._config.uri)
+                logger.info("wyoming uri=%s", ", ".join(map(_address, self._listeners)))
+                break
+        if self._closed.is_set():
+            self._close_listeners()
 
     def close(self) -> None:
         """Disconnect everybody, and remove the path if this server made it."""
+        self._closed.set()
         if self._loop is not None and self._thread.is_alive():
             with contextlib.suppress(RuntimeError):  # it has just ended
                 self._loop.call_soon_threadsafe(self._closing.set)
@@ -111,9 +127,12 @@ class WyomingServer:
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
-        servers = [await loop.create_server(self._protocol, sock=listener) for listener in self._listeners]
-        announcing = [loop.create_task(self._announce(*self._listeners[0].getsockname()[:2]))] if self._announce else []
+        servers: list[asyncio.Server] = []
+        announcing: list[asyncio.Task[None]] = []
         while not self._closing.is_set():
+            if self._listeners and not servers:
+                servers = [await loop.create_server(self._protocol, sock=listener) for listener in self._listeners]
+                announcing = self._begin_to_announce()
             self._beat()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), _WAIT_S)
@@ -125,6 +144,15 @@ class WyomingServer:
             client.drop()
         if ending := [*announcing, *self._clients.values()]:
             await asyncio.wait(ending, timeout=_CLOSE_S)
+
+    def _begin_to_announce(self) -> list[asyncio.Task[None]]:
+        if self._announce is None:
+            return []
+        host, port = self._listeners[0].getsockname()[:2]
+        if _is_local(host):  # as Debian's own name of a machine is
+            logger.warning("event=zeroconf_failed error=nobody else reaches %s", host)
+            return []
+        return [asyncio.get_running_loop().create_task(self._announce(host, port))]
 
     def _protocol(self) -> asyncio.StreamReaderProtocol:
         reader = BoundedReader()
@@ -153,6 +181,50 @@ def _make_room(clients: list[Conversation]) -> bool:
     return True
 
 
+def check_uri(config: WyomingConfig) -> None:
+    """Whether the uri is one.
+
+    Raises:
+        ConfigError: it is none, or none that can be announced.
+    """
+    if config.uri.startswith("unix:"):
+        _path(config.uri)
+        host = ""
+    else:
+        host, _port = _host_and_port(config.uri)
+    if config.zeroconf and (not host or _is_local(host)):
+        raise ConfigError(f"[wyoming] zeroconf: nobody else reaches {config.uri}; tcp://0.0.0.0:10200, say")
+
+
+def try_address(config: WyomingConfig) -> str:
+    """Why the uri's address cannot be had now; empty if it can, and for a path.
+
+    Raises:
+        ConfigError: it is no uri.
+    """
+    if config.uri.startswith("unix:"):
+        return ""
+    try:
+        listeners = _listen(config.uri)
+    except OSError as err:
+        return reason(err)
+    for listener in listeners:
+        listener.close()
+    return ""
+
+
+def reason(err: OSError) -> str:
+    """The system's words, or the resolver's; those of create_server repeat the address."""
+    return os.strerror(err.errno) if err.errno is not None and err.errno > 0 else err.strerror or str(err)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def _path(uri: str) -> Path:
     parts = urlsplit(uri)
     if parts.netloc or len(parts.path) < 2:
@@ -160,24 +232,37 @@ def _path(uri: str) -> Path:
     return Path(parts.path)
 
 
+def _host_and_port(uri: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+        if host:
+            host.encode("idna")  # as the resolver will
+    except ValueError as err:
+        raise ConfigError(f"[wyoming] uri {uri}: {err}") from err
+    if not host or port is None:
+        raise ConfigError(f"[wyoming] uri {uri}: needs a host and a port, as in tcp://127.0.0.1:10200")
+    return host, port
+
+
 def _listen(uri: str) -> list[socket.socket]:
-    """Listeners on every address of the uri's host."""
-    parts = urlsplit(uri)
+    """Listeners on every address of the uri's host.
+
+    Raises:
+        OSError: they cannot be had.
+    """
     listeners: list[socket.socket] = []
     try:
-        host, port = parts.hostname, parts.port
-        if not host or port is None:
-            raise ConfigError(f"[wyoming] uri {uri}: needs a host and a port, as in tcp://127.0.0.1:10200")
-        for family, address in _addresses(host, port):
+        for family, address in _addresses(*_host_and_port(uri)):
             try:
                 listeners.append(socket.create_server(address, family=family, backlog=64))
             except OSError as err:
                 if err.errno not in _NO_SUCH_ADDRESS or not listeners:
                     raise
-    except (OSError, ValueError) as err:
+    except OSError:
         for listener in listeners:
             listener.close()
-        raise ConfigError(f"[wyoming] uri {uri}: {getattr(err, 'strerror', None) or err}") from err
+        raise
     return listeners
 
 

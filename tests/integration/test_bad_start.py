@@ -59,14 +59,15 @@ def start_and_fail(tmp_path, config):
         ("[audio]\nvolum = 5\n", "unknown key audio.volum (did you mean volume?)"),
         ("[moqtt]\nenabled = true\n", "unknown key moqtt (did you mean mqtt?)"),
         ("port = 5\n", "unknown key port"),
-        ('[mqtt]\nport = "1883"\n', "mqtt.port: Input should be a valid integer, got '1883'"),
+        ('[mqtt]\nport = "1883"\n', 'mqtt.port: expected a whole number, got "1883"'),
         ("mqtt = 5\n", "mqtt:"),
-        ("[audio]\nvolume = 101\n", "audio.volume: Input should be less than or equal to 100, got 101"),
+        ("[audio]\nvolume = 101\n", "audio.volume: must be at most 100, got 101"),
         ("[engine]\nthreads = -1\n", "engine.threads"),
         ('[mqtt]\nnode = "my kitchen"\n', "mqtt.node"),
         ('[audio]\nsink = "loudspeaker"\n', "audio.sink"),
         ('[audio]\nsink = "wav"\n', 'sink = "wav" needs path'),
         ("[queue]\nttl_s = nan\n", "queue.ttl_s"),
+        ('[quiet]\nstart = "22:00"\nend = "7:00"\n', 'quiet.end: a time of day as in "07:00", got "7:00"'),
         ("[audio\n", "not valid TOML"),
         (b"[audio]\ndevice = '\xff'\n", "not valid TOML"),
         (None, "No such file or directory"),
@@ -88,6 +89,23 @@ def test_an_unreadable_configuration_ends_with_78(tmp_path):
     (tmp_path / "config.toml").touch(0)
     if os.geteuid():
         assert start_and_fail(tmp_path, None) == (78, f"crierd: {tmp_path}/config.toml: Permission denied")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[hermes]\nenabled = true\n", "[hermes] enabled: its topics are on the broker: set [mqtt] enabled = true"),
+        ('[share]\nrole = "player"\n', "[share] role: speech is shared over the broker: set [mqtt] enabled = true"),
+        ('[duck]\ntopic = "a"\n', "[duck] topic needs [mqtt] enabled = true"),
+        ('[chimes.before]\nnormal = "dong"\n', "[chimes.before] normal: no chime 'dong': the chimes are alarm, ding"),
+        ('[text]\nlexicon = "/nosuch.toml"\n', "[text] lexicon: /nosuch.toml: No such file or directory"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_voice_is_loaded(tmp_path, config, message):
+    """A table without the one it needs, a sound or a lexicon that is not there."""
+    code, line = start_and_fail(tmp_path, '[engine]\nbundle = "nosuch"\n' + config)
+    assert code == 78
+    assert message in line
 
 
 def test_a_credential_that_is_not_there_ends_with_78(tmp_path):

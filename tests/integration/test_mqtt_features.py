@@ -106,6 +106,29 @@ def test_messages_in_and_out(broker, version, caplog):
         assert (message.response_topic, message.correlation, message.user, message.mqtt5) == (None, None, {}, False)
 
 
+def test_an_answer_that_the_broker_hangs_up_on(tmp_path):
+    """It is tried twice; then the speaker stays connected, and hears what is said."""
+    broker = start_broker(tmp_path, extra=["max_packet_size 2000"])
+    try:
+        with running(broker.port, "kitchen") as mqtt, Watcher(broker.port) as watcher:
+            too_long = {"ResponseTopic": "answers", "CorrelationData": b"c" * 1950}
+            watcher.publish("crier/kitchen/say", "Hi", **too_long)
+            wait_until(lambda: mqtt.reconnects == 2 and mqtt.connected)
+            time.sleep(3)
+            assert mqtt.reconnects == 2
+            watcher.publish("crier/kitchen/say", "Still here")
+            mqtt.speaker.wait_said("Still here")
+            assert mqtt.speaker.said == ["Hi", "Still here"]
+    finally:
+        broker.kill()
+
+
+def test_two_speakers_of_one_name_are_told(broker, caplog):
+    """They throw each other out of the broker; the log of each says what that may be."""
+    with running(broker.port, "twin"), running(broker.port, "twin", connected=False):
+        wait_until(lambda: caplog.text.count("is there another speaker with this node?") == 2, timeout=30)
+
+
 def test_a_shared_subscription_gives_each_job_to_one(broker, caplog):
     """Two that share take turns, nothing is done twice; a broker of 3.1.1 has no such thing, and the log says so."""
     first, second = Remembering("$share/g/jobs/+"), Remembering("$share/g/jobs/+")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -96,16 +97,23 @@ def test_tls(tmp_path, caplog):
         broker.kill()
 
 
-def test_credential_files_are_checked(tmp_path):
-    """A missing CA or password file is one clear error; systemd's credential is found by itself."""
+def test_credential_files_are_checked(tmp_path, monkeypatch):
+    """A missing CA or password file is one clear error; systemd's credential is found by itself, ~ is the home."""
     with pytest.raises(ConfigError, match="/nowhere"), running(free_port(), "x", tls_ca="/nowhere"):
         pass
-    with pytest.raises(ConfigError, match="password_file /nowhere"):
+    with pytest.raises(ConfigError, match=r"^mqtt.password_file /nowhere: No such file or directory$"):
         read_password(MqttConfig(password_file="/nowhere"), None)  # noqa: S106 a path
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_password(MqttConfig(password_file=str(tmp_path / "fifo")), None)
     (tmp_path / "mqtt-password").write_text("secret\nmore")
     assert read_password(MqttConfig(), tmp_path) == "secret"
     assert read_password(MqttConfig(password_file=str(tmp_path / "mqtt-password")), None) == "secret"
     assert read_password(MqttConfig(), None) is None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_password(MqttConfig(password_file="~/mqtt-password"), None) == "secret"  # noqa: S106 a path
+    with pytest.raises(ConfigError, match=f"{tmp_path}/no.pem: No such file"):
+        tls_context(MqttConfig(tls_ca="~/no.pem"))
     config = MqttConfig(tls_cert="kitchen.pem")
     with pytest.raises(ConfigError, match="need tls_ca"):
         tls_context(config)

@@ -16,6 +16,7 @@ from daemon.audio.ring import PcmRing
 from daemon.audio.utterance import PlayOutcome
 from daemon.config_sections import AudioConfig
 from daemon.errors import AudioError
+from daemon.native_noise import quiet_stderr
 from daemon.values import SAMPLE_RATE
 
 pytestmark = pytest.mark.audio
@@ -206,7 +207,7 @@ def test_no_device_at_all_is_an_audio_error(pulse):
 
 def test_stderr_of_the_libraries_is_kept_back_and_ours_is_not(pulse, capfd):
     """Opening prints nothing, and what another thread writes to file descriptor 2 meanwhile still comes out."""
-    with pyaudio_sink._quiet_stderr():
+    with quiet_stderr():
         os.write(2, b"ALSA lib confmisc.c: noise\nours\n")
     sink = PyAudioSink("", 480)
     sink.open()

@@ -65,7 +65,7 @@ def test_renderers_share_the_jobs(broker, tmp_path):
 
 @pytest.mark.parametrize("tells", [True, False])
 def test_without_a_renderer_the_local_voice_speaks(broker, tmp_path, tells):
-    """At once, if the broker tells; else after wait_s the first time, then at once, until a renderer says it is there."""
+    """At once if the broker tells, else after wait_s the first time, then at once; until a renderer is there."""
     silent = contextlib.nullcontext() if tells else Watcher(broker.port, JOBS)  # it takes the jobs and does nothing
     with silent, node(broker, tmp_path, "player", wait_s=1.0) as player:
         assert player.client().op("set", voice="slt")["ok"]

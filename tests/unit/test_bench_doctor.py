@@ -11,6 +11,7 @@ import pytest
 from daemon import bench, doctor
 from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import load_bundle
+from daemon.places import find_places
 
 STARTER = Path(__file__).resolve().parents[2] / "models" / "starter"
 
@@ -25,7 +26,7 @@ def report(tmp_path, capsys):
     config.write_text(f'[audio]\nsink = "null"\n[engine]\nthreads = 0\nbundle_path = ["{tmp_path}"]\n')
 
     def run():
-        code = doctor.run(argparse.Namespace(config=str(config), json=True))
+        code = doctor.run(argparse.Namespace(config=str(config), json=True), find_places({}))
         return code, json.loads(capsys.readouterr().out.splitlines()[-1])
 
     return run

@@ -36,9 +36,9 @@ def with_chimes(**fields):
     return CONFIG.model_copy(update={"chimes": ChimesConfig(**fields)})
 
 
-def sound_file(path, rate=SAMPLE_RATE, seconds=0.5, channels=1):
-    """A tone of 440 Hz at half of full scale."""
-    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)
+def sound_file(path, rate=SAMPLE_RATE, seconds=0.5, channels=1, peak=0.5):
+    """A tone of 440 Hz."""
+    tone = peak * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)
     soundfile.write(path, np.stack([tone] * channels, axis=1), rate)
     return str(path)
 
@@ -70,15 +70,50 @@ def test_each_priority_has_its_chimes_and_a_request_may_have_another():
 @pytest.mark.parametrize(("rate", "channels"), [(24_000, 1), (44_100, 2), (8_000, 1), (48_000, 2)])
 def test_sound_files_become_24_khz_mono(tmp_path, rate, channels):
     """By name or by path, of any rate: the tone, its length and its level stay."""
-    path = sound_file(tmp_path / "tone.wav", rate, channels=channels)
+    path = sound_file(tmp_path / "tone.wav", rate, channels=channels, peak=0.1)
     chimes = Chimes(ChimesConfig(sounds={"tone": path}, before=ChimesOf(normal=path, low="tone")))
     assert "tone" in chimes.names
     pcm = chimes.before(request(chime="tone")).astype(float)
     assert np.array_equal(chimes.before(request()), pcm)
     assert len(pcm) == pytest.approx(SAMPLE_RATE // 2, abs=2)
-    assert np.abs(pcm).max() == pytest.approx(0.5 * 32767, rel=0.05)
+    assert np.abs(pcm).max() == pytest.approx(0.1 * 32767, rel=0.05)
     assert np.argmax(np.abs(np.fft.rfft(pcm))) * SAMPLE_RATE / len(pcm) == pytest.approx(440, abs=2)
     assert max(abs(pcm[0]), abs(pcm[-1])) < 400
+
+
+def loudness(pcm):
+    """Root mean square of the loudest 200 ms, in a slow way."""
+    padded = np.pad(pcm.astype(float), 4800)
+    return max(np.sqrt(np.mean(padded[at : at + 4800] ** 2)) for at in range(0, len(padded) - 4800, 240))
+
+
+@pytest.mark.parametrize(("seconds", "peak"), [(2.0, 0.99), (2.0, 0.3), (0.02, 0.99), (0.02, 3.0), (0.5, 0.05)])
+def test_a_sound_of_ones_own_is_no_louder_than_those_built_in(tmp_path, seconds, peak):
+    """Neither its peak nor its loudest 200 ms, be it mastered to full scale or beyond; a soft one is not amplified."""
+    tone = peak * np.sin(2 * np.pi * 440 * np.arange(round(SAMPLE_RATE * seconds)) / SAMPLE_RATE)
+    soundfile.write(tmp_path / "a.wav", tone, SAMPLE_RATE, subtype="FLOAT")
+    pcm = Chimes(ChimesConfig(sounds={"a": str(tmp_path / "a.wav")})).before(request(chime="a"))
+    allowed = max(loudness(chime(name)) for name in BUILT_IN)
+    assert np.abs(pcm).max() <= 0.3551 * 32768
+    assert loudness(pcm) <= 1.01 * allowed
+    softened = min(1, 0.355 / peak, allowed / max(loudness(32767 * tone), 1))
+    assert np.abs(pcm).max() == pytest.approx(32767 * peak * softened, rel=0.03)
+
+
+def test_a_sound_may_be_in_a_home_folder(tmp_path, monkeypatch):
+    """~ is the home folder of who runs the daemon, for names and for paths."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sound_file(tmp_path / "a.wav")
+    chimes = Chimes(ChimesConfig(sounds={"a": "~/a.wav"}, before=ChimesOf(normal="~/a.wav")))
+    assert len(chimes.before(request())) == len(chimes.before(request(chime="a"))) > 0
+
+
+def test_what_is_no_audio_is_one_line_and_libraries_are_silent(tmp_path, capfd):
+    """libmpg123 would tell its troubles on the terminal, and libsndfile says that the file is not there."""
+    (tmp_path / "a.mp3").write_bytes(b"not audio " * 500)
+    with pytest.raises(ConfigError, match=r"\[chimes.sounds\] a: .*a\.mp3: not audio that can be read: Format not rec"):
+        Chimes(ChimesConfig(sounds={"a": str(tmp_path / "a.mp3")}))
+    assert capfd.readouterr().err == ""
 
 
 def test_bad_sounds_are_named_with_their_key(tmp_path):

@@ -32,7 +32,7 @@ class Rig:
         self.notes, self.sent, self.online, self.beats = tmp_path / "notes", [], True, 0
         note = {name: ["sh", "-c", f"echo {name} >>{self.notes}"] for name in ("start", "end")}
         config = DuckConfig(**{**note, "topic": "amplifier", "hold_ms": 50, **config})
-        self.ducking = Ducking(config, self._publish, self._beat)
+        self.ducking = Ducking(config, self._publish, self._beat, marker=tmp_path / "ducked")
         self.ducking.start()
 
     def _publish(self, topic, payload):
@@ -209,3 +209,18 @@ def test_the_role_is_told_to_sound_servers_unless_the_user_has_done_so():
     fresh = {}
     set_role("announce", fresh)
     assert fresh["PIPEWIRE_ALSA"] == "{ media.role=announce }"
+
+
+def test_the_end_that_a_crash_left_owing_is_told_at_the_next_start(make, tmp_path):
+    """Music is not left turned down for good; after an end that was told there is nothing to tell."""
+    rig = make()
+    rig.set("speaking")
+    wait_until(lambda: rig.ran() == ["start"])
+    assert (tmp_path / "ducked").exists()  # as after kill -9
+    again = make()
+    wait_until(lambda: again.sent == [("amplifier", "OFF")])
+    assert again.ran() == ["start", "end"]
+    assert not (tmp_path / "ducked").exists()
+    third = make()
+    time.sleep(0.1)
+    assert third.sent == []

@@ -1,6 +1,7 @@
 """Hermes: every say of the site is finished exactly once, with its ids, whatever becomes of it."""
 
 import json
+import logging
 
 import pytest
 from hypothesis import given
@@ -98,8 +99,9 @@ def test_a_refusal_is_told_and_finished(fields):
     assert not site.speaker.said
 
 
-def test_retained_and_silenced_requests_are_finished_unheard():
-    """A client that waits is let go; silence is for this site alone, until it is lifted."""
+def test_retained_and_silenced_requests_are_finished_unheard(caplog):
+    """A client that waits is let go; silence is for this site alone, until it is lifted, and the log tells of it."""
+    caplog.set_level(logging.INFO)
     site = Site(finish=EventType.FINISHED)
     site.get(SAY, {"siteId": "kitchen", "text": "old", "id": "1"}, retained=True)
     site.get("hermes/audioServer/toggleOff", {"siteId": "hall"})
@@ -112,6 +114,7 @@ def test_retained_and_silenced_requests_are_finished_unheard():
     site.say(text="heard again", id="5")
     assert site.speaker.said == ["heard", "still heard", "heard again"]
     assert [data["id"] for topic, data in site.published if topic == FINISHED] == ["1", "2", "3", "4", "5"]
+    assert [record.message for record in caplog.records[-2:]] == ["event=hermes_off", "event=hermes_on"]
 
 
 def test_only_its_own_site_is_served():

@@ -317,3 +317,11 @@ def test_execute_replies_to_every_operation():
         "error": {"code": "unknown_voice", "message": "no voice nobody"},
     }
     assert [call[0] for call in speaker.calls] == ["say", "append", "end", "stop", "set", "pause", "resume", "repeat"]
+
+
+@pytest.mark.parametrize("name", ["all", "current"])
+def test_what_stop_takes_for_something_else_is_no_id(name):
+    """Such a request could never be stopped by its id."""
+    with pytest.raises(BadRequestError, match="cannot be ids"):
+        parse_line(json.dumps({"op": "say", "text": "a", "id": name}).encode())
+    assert parse_line(json.dumps({"op": "stop", "what": name}).encode()) == Stop(what=name)

@@ -10,7 +10,7 @@ from daemon.inputs.mqtt_messages import Hints
 class Rejecting:
     """A speaker that is asked for nothing but rejections."""
 
-    def reject(self, reason, request_id=None):
+    def reject(self, reason, request_id=None, message=None):
         """Nobody listens."""
 
 

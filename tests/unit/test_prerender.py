@@ -168,11 +168,15 @@ def test_switched_off_nothing_is_made(home, capsys):
     assert not list((home / "cache" / "crier").iterdir())
 
 
-def test_a_cache_that_cannot_be_written_ends_it(home, capsys):
-    """A file where the folder should be: exit code 73, after the first phrase."""
+def test_a_cache_that_cannot_be_written_ends_it(home):
+    """A file where the folder should be: exit code 73, after the first phrase; one line says it."""
     (home / "cache" / "crier" / "phrases").touch()
-    assert prerender(home, "Dinner is ready.\nGood night.\n") == 73
-    assert "phrases: File exists; 0 made before that" in capsys.readouterr().err
+    (home / "phrases.txt").write_text("Dinner is ready.\nGood night.\n")
+    command = [sys.executable, "-m", "daemon.client", "prerender", str(home / "phrases.txt")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 73
+    (line,) = done.stderr.splitlines()
+    assert "phrases: File exists; 0 made before that" in line
 
 
 def test_a_file_that_is_not_there(home, capsys):

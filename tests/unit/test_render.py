@@ -133,6 +133,24 @@ def test_what_cannot_be_done_is_one_line(capsys, words, code, message):
     assert error.count("\n") == 1
 
 
+def test_read_prints_how_a_text_is_read(tmp_path, capsys):
+    """A segment a line, as the lexicon has it, with pauses between; no audio is made."""
+    (tmp_path / "lexicon.toml").write_text('[words]\nnginx = "engine x"\n')
+    config = tmp_path / "config.toml"
+    config.write_text(f'[text]\nemoji = "name"\nlexicon = "{tmp_path / "lexicon.toml"}"\n')
+    text = "Nginx is up at 7:30. [pause 500ms] Well done 👍"
+    assert main(["render", text, "--read", "--config", str(config)]) == 0
+    read = "engine x is up at seven thirty.\n[pause 0.5 s]\nwell done, thumbs up.\n"
+    assert capsys.readouterr().out == read
+    done = run("render", "-", "--read", "--config", str(config), stdin=text.encode())
+    assert (done.returncode, done.stdout.decode()) == (0, read)
+    segments = in_process("render", "Hi. [pause 2s]", "--read", "--json")[1]["segments"]
+    assert [(segment["text"], segment["pause_s"]) for segment in segments] == [("hi.", 0), ("", 2)]
+    assert main(["render", "[pause 1s]", "--read"]) == 65
+    assert main(["render", "hi", "--read", "--out", str(tmp_path / "a.wav")]) == 2
+    assert not (tmp_path / "a.wav").exists()
+
+
 def test_a_full_disk_leaves_no_file(tmp_path):
     """/dev/full takes nothing: one line, exit code 74, and no half a file under the name."""
     target = tmp_path / "a.wav"
@@ -146,7 +164,7 @@ def test_a_full_disk_leaves_no_file(tmp_path):
 def test_without_an_output_there_is_nothing_to_do(capsys):
     """A usage error, before anything is loaded."""
     assert main(["render", "hello"]) == 2
-    assert "--out FILE or --play" in capsys.readouterr().err
+    assert "--out FILE, --play or --read" in capsys.readouterr().err
 
 
 def test_a_player_that_leaves_is_no_error():

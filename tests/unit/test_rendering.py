@@ -377,3 +377,15 @@ def test_ssml_is_one_sentence(start):
     assert is_ssml(ssml)
     assert [cutter.push(char) for char in ssml] == [[]] * len(ssml)
     assert cutter.flush() == [ssml]
+
+
+def test_a_render_does_not_wait_for_a_long_announcement_that_is_paused(engine, tmp_path):
+    """The voice is free as soon as the announcement's speech is made, however long it takes to be heard."""
+    with run_service(engine, tmp_path) as running:
+        running.service.say(request("The washing machine has finished, please empty it. " * 5, request_id="long"))
+        running.wait("long", EventType.STARTED)
+        running.service.pause()
+        listener = Listener()
+        running.service.render(request(request_id="r"), listener)
+        assert len(listener.pcm()) > 0
+        assert all(event.id != "long" or not event.event_type.final for event in running.events)

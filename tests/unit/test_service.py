@@ -65,6 +65,7 @@ def test_refusals_are_raised_and_published_once(running, fields, code, reason):
         running.service.say(request(**fields))
     assert caught.value.code == code
     assert [(e.event_type, e.reason) for e in running.events] == [(EventType.REJECTED, reason)]
+    assert running.events[0].message == str(caught.value)
     running.service.say(request(request_id="b"))
     assert running.final("b").event_type is EventType.FINISHED
 
@@ -315,6 +316,16 @@ def test_damaged_settings_do_not_stop_the_start(engine, tmp_path):
         made.service.close(drain_s=0)
 
 
+def test_bad_ssml_in_pieces_is_the_requests_fault(running, caplog):
+    """The reason is that of bad SSML which comes whole, and the log speaks of no failure."""
+    running.service.say(request("<speak>Hello", request_id="open"), more=True)
+    running.service.append("open", " <nonsense/></speak>")
+    running.service.end("open")
+    assert running.wait("open", EventType.FAILED).reason is Reason.BAD_JSON
+    assert "refused request_id=open code=bad_request: SSML" in caplog.text
+    assert "failed" not in caplog.text
+
+
 def test_close_gives_every_request_its_end(engine, tmp_path):
     """What waits and what plays is cancelled, stopped; nothing is accepted afterwards."""
     made = Running(engine, tmp_path)
@@ -393,3 +404,42 @@ def test_random_requests_end_exactly_once(running):
         assert kinds[-1].final
     assert running.service.state().queue == 0
     assert running.service._desk.entries == {}
+
+
+def test_an_announcement_whose_turn_never_came_is_in_the_log_once(running, caplog):
+    """Muted, expired or stopped while it waited: one line each; what was spoken has its own line, and no other."""
+    caplog.set_level("INFO")
+    running.sink.gate.clear()
+    running.service.say(request(request_id="spoken"))
+    running.service.say(request(request_id="stopped"))
+    running.service.say(request(request_id="late", ttl_s=0.01))
+    running.service.stop("stopped")
+    time.sleep(0.02)
+    running.service.tick()
+    running.sink.gate.set()
+    running.final("spoken")
+    running.service.set(SettingsChange(mute=True))
+    running.service.say(request(request_id="muted"))
+    running.final("muted")
+    lines = [record.getMessage() for record in caplog.records if record.name in ("daemon.desk", "daemon.speaking")]
+    unspoken = [line for line in lines if line.startswith("unspoken")]
+    assert unspoken == [
+        "unspoken request_id=stopped outcome=cancelled reason=stopped",
+        "unspoken request_id=late outcome=expired reason=ttl",
+        "unspoken request_id=muted outcome=finished reason=muted",
+    ]
+    assert sum("request_id=spoken" in line for line in lines) == 1
+
+
+def test_a_critical_request_does_not_wait_for_text_that_is_still_open(running):
+    """What it cuts may be waiting for more text: that wait ends at once, not when it looks around again."""
+    running.service.say(request("Dinner is ready. And", request_id="open"), more=True)
+    running.wait("open", EventType.STARTED)
+    time.sleep(0.3)  # all that there is has been made: the synth thread waits for text
+    waits = []
+    for number in range(4):
+        running.service.say(request("Fire!", request_id=f"fire{number}", priority=Priority.CRITICAL))
+        waits.append(running.wait(f"fire{number}", EventType.STARTED).ttfa_ms)
+        running.final(f"fire{number}")
+        time.sleep(0.1)
+    assert min(waits[:2]) < 150, waits
