@@ -21,7 +21,7 @@ setup-dev:
 
 test: setup-dev ## everything that is not slow
 	@echo "crier: tests, all but the slow ones"
-	@.venv/bin/python -m pytest -m "not slow" --durations=10
+	@.venv/bin/python -m pytest -m "not slow" -n 3 --dist loadfile --durations=10
 
 check: setup-dev ## lint, types and the quick tests
 	@echo "crier: ruff"

@@ -48,7 +48,7 @@ class Writer:
     def __init__(
         self,
         ring: Ring,
-        cancelled: Callable[[], bool],
+        cancelled: Callable[[], bool] = lambda: False,
         beat: Callable[[], None] = lambda: None,
         on_first_sample: Callable[[float], None] = lambda _time_s: None,
     ) -> None:
@@ -104,13 +104,19 @@ class Output:
         self._kept = bytearray()
         self._tempo: tempo.Tempo | None = None
         self._stretches = False
-        self._segment_start = 0
+        self._before = writer.samples
+        self._segment_start = self._before
         """Samples written before the segment."""
+
+    @property
+    def samples(self) -> int:
+        """What has come of the session."""
+        return self._writer.samples - self._before
 
     @property
     def kept(self) -> bytearray | None:
         """All that was written, int16; None if that is more than was to be kept."""
-        return self._kept if 2 * self._writer.samples == len(self._kept) else None
+        return self._kept if 2 * self.samples == len(self._kept) else None
 
     def deliver(self, chunk: Pcm16 | None) -> bool:
         """Write what the session gave, None where it had nothing to say; False if cancelled meanwhile."""
@@ -134,7 +140,7 @@ class Output:
         count = self._writer.samples - self._segment_start
         if not self._writer.unwrite(count):
             return False
-        del self._kept[2 * self._segment_start :]
+        del self._kept[2 * self.samples :]
         return True
 
     def _begin(self, segment: Segment) -> None:

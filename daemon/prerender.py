@@ -12,6 +12,7 @@ from daemon.config import Config, load_config
 from daemon.engine.engine import Engine, Folders
 from daemon.errors import BadRequestError, ConfigError, StoreError
 from daemon.inputs.messages import build_request, decode_text, parse_object
+from daemon.output import Writer
 from daemon.phrases import PhraseCache, open_phrases
 from daemon.places import SYSTEM_CACHE, Places
 from daemon.settings import Settings, load_settings
@@ -120,12 +121,9 @@ class _Prerender:
         spoken = self._synthesizer.speak(
             request,
             TextSource(request.text, more=False),
-            _Nowhere(),
-            lambda: False,
+            Writer(_Nowhere()),
             voice=self._voice_of(request),
             speed=self._speed_of(request),
-            beat=lambda: None,
-            on_first_sample=lambda _time_s: None,
         )
         spoken.keep()
         if spoken.cached:

@@ -9,7 +9,7 @@ import logging
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum, auto
 from time import monotonic
 
@@ -18,7 +18,7 @@ from daemon.errors import BadRequestError, RemoteError
 from daemon.inputs.render_messages import BUSY, NOBODY, AudioPart
 from daemon.inputs.render_player import Answer, RenderPlayer
 from daemon.metrics import Metrics
-from daemon.output import WAIT_S, Ring, Writer
+from daemon.output import WAIT_S, Writer
 from daemon.prebuffer import COMFORTABLE_RTF, prebuffer_samples
 from daemon.sentences import SentenceCutter
 from daemon.speech import Spoken
@@ -146,16 +146,7 @@ class RemoteSynthesizer:
         self._told: bool | None = None
 
     def speak(
-        self,
-        request: SpeakRequest,
-        source: TextSource,
-        ring: Ring,
-        cancelled: Callable[[], bool],
-        *,
-        voice: str | None,
-        speed: float,
-        beat: Callable[[], None],
-        on_first_sample: Callable[[float], None],
+        self, request: SpeakRequest, source: TextSource, writer: Writer, *, voice: str | None, speed: float
     ) -> Spoken:
         """Speak a request into the ring until it is said or cancelled, as ``Synthesizer.speak`` does.
 
@@ -165,17 +156,12 @@ class RemoteSynthesizer:
         """
         rest = source
         if not source.open and not request.context:
-            writer = Writer(ring, cancelled, beat, on_first_sample)
             left = self._have_made(request.model_copy(update={"voice": voice, "speed": speed}), source.text, writer)
             if not left or writer.stopped():
                 return Spoken(samples=writer.samples, remote=True)
             rest = TextSource(left, more=False)
-            if writer.samples:
-                on_first_sample = lambda _time_s: None  # noqa: E731 (it has been told)
         voice = local_voice(self._voices, voice, request.lang)
-        return self._local.speak(
-            request, rest, ring, cancelled, voice=voice, speed=speed, beat=beat, on_first_sample=on_first_sample
-        )
+        return self._local.speak(request, rest, writer, voice=voice, speed=speed)
 
     def _have_made(self, request: SpeakRequest, text: str, writer: Writer) -> str:
         """Have as much of a text made as renderers will; returns the rest."""

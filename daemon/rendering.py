@@ -10,6 +10,7 @@ from time import monotonic
 from daemon.desk import Desk
 from daemon.errors import BadRequestError, EngineError, SpeechError
 from daemon.metrics import Metrics
+from daemon.output import Writer
 from daemon.ports import RenderListener
 from daemon.sentences import SentenceCutter
 from daemon.speech import Spoken
@@ -253,12 +254,9 @@ class Renders:
             return self._synthesizer.speak(
                 render.request.model_copy(update={"text": sentence}),
                 TextSource(sentence, more=False),
-                _Handover(render),
-                stop,
+                Writer(_Handover(render), stop, self._beat),
                 voice=render.manner.voice,
                 speed=render.manner.speed,
-                beat=self._beat,
-                on_first_sample=lambda _time_s: None,
             )
         except SpeechError:
             raise

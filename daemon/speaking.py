@@ -12,7 +12,7 @@ from daemon.desk import Desk, Job
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, EngineError, SpeechError
 from daemon.metrics import Metrics
-from daemon.output import Ring, Writer
+from daemon.output import Writer
 from daemon.prebuffer import prebuffer_samples, wait_s
 from daemon.rendering import Renders
 from daemon.speech import Spoken
@@ -28,16 +28,7 @@ class SpeechMaker(Protocol):
     """Makes the speech of announcements, on the synth thread."""
 
     def speak(
-        self,
-        request: SpeakRequest,
-        source: TextSource,
-        ring: Ring,
-        cancelled: Callable[[], bool],
-        *,
-        voice: str | None,
-        speed: float,
-        beat: Callable[[], None],
-        on_first_sample: Callable[[float], None],
+        self, request: SpeakRequest, source: TextSource, writer: Writer, *, voice: str | None, speed: float
     ) -> Spoken:
         """As ``Synthesizer.speak``."""
         ...
@@ -195,12 +186,9 @@ class SpeakingLoop:
             spoken = self._synthesizer.speak(
                 job.request,
                 job.source,
-                self._ring,
-                job.cancelled.is_set,
+                Writer(self._ring, job.cancelled.is_set, self._beat, on_first_sample),
                 voice=job.request.voice or self._engine.voices.known(self._desk.settings.voice),
                 speed=job.request.speed or self._desk.settings.speed,
-                beat=self._beat,
-                on_first_sample=on_first_sample,
             )
             if spoken.samples:
                 self._play(self._desk.chimes.after(job.request), job)

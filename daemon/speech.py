@@ -65,7 +65,7 @@ class Speech:
                 break
             if chunk is not None and self._session.chunk.truncated:
                 self._after_runaway()
-        self._spoken.samples = self._writer.samples
+        self._spoken.samples = self._output.samples
         return self._spoken
 
     def _next_chunk(self) -> Pcm16 | None:

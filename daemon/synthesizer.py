@@ -11,7 +11,7 @@ from daemon.engine.engine import Engine
 from daemon.engine.session import TtsSession, default_seed
 from daemon.errors import BadRequestError
 from daemon.metrics import Metrics
-from daemon.output import Output, Ring, Writer, pace
+from daemon.output import Output, Writer, pace
 from daemon.phrases import Phrase, PhraseCache, phrase_key
 from daemon.reading import Reader, ReadSegments
 from daemon.speech import Speech, Spoken
@@ -161,28 +161,16 @@ class Synthesizer:
         return [entry for entry in spoken if isinstance(entry, str) or entry.text]
 
     def speak(
-        self,
-        request: SpeakRequest,
-        source: TextSource,
-        ring: Ring,
-        cancelled: Callable[[], bool],
-        *,
-        voice: str | None,
-        speed: float,
-        beat: Callable[[], None],
-        on_first_sample: Callable[[float], None],
+        self, request: SpeakRequest, source: TextSource, writer: Writer, *, voice: str | None, speed: float
     ) -> Spoken:
-        """Speak a request into the ring until it is said or cancelled.
+        """Speak a request until it is said or cancelled.
 
         Args:
             request: gives the seed.
             source: gives the text.
-            ring: takes the samples; while it is full this waits.
-            cancelled: asked once a frame and while waiting.
+            writer: takes the samples.
             voice: the voice to speak with.
             speed: the request's, or the one that is set.
-            beat: the synth thread's heartbeat.
-            on_first_sample: called with the time when the first sample is in the ring.
 
         Raises:
             EngineError: a native library failed.
@@ -190,7 +178,6 @@ class Synthesizer:
         """
         self._check_wish(request)
         language = self._engine.voices.get(voice).language
-        writer = Writer(ring, cancelled, beat, on_first_sample)
         if source.open:
             return self._synthesize(request, source, writer, self.segmenter(voice), voice=voice, speed=speed)
         segments = self._reader.segments(source.text, language)
@@ -211,12 +198,13 @@ class Synthesizer:
         self, request: SpeakRequest, phrase: Phrase, segments: Sequence[Segment], writer: Writer, *, voice: str | None
     ) -> Spoken:
         """Say what was said before; it counts as said, also for requests that go on from it."""
+        before = writer.samples
         for start in range(0, len(phrase.pcm), PIECE_SAMPLES):
             if not writer.write(phrase.pcm[start : start + PIECE_SAMPLES]):
                 break
         texts = [segment.text for segment in segments if segment.text]
         self._engine.remember(request.id, voice, texts, phrase.codes)
-        return Spoken(samples=writer.samples, cached=True)
+        return Spoken(samples=writer.samples - before, cached=True)
 
     def _synthesize(
         self,

@@ -74,7 +74,11 @@ def main(folder: Path) -> None:
     reach_out()
     report |= {"control": since(before)}
     homes = (home, folder / "home")
-    report |= {"left_behind": [path.name for place in homes for path in place.rglob("*") if path.is_file()]}
+    report |= {
+        "left_behind": [
+            path.name for place in homes for path in place.rglob("*") if path.is_file() and path.suffix != ".phrase"
+        ]
+    }
     print(json.dumps(report))
 
 

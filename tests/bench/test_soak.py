@@ -17,6 +17,7 @@ from soundcard import wait_until
 from daemon.audio.ring import PcmRing
 from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
+from daemon.output import Writer
 from daemon.synthesizer import Synthesizer
 from daemon.text_source import TextSource
 from daemon.values import SAMPLE_RATE, EventType, SpeakRequest
@@ -71,12 +72,9 @@ def speak(synthesizer, text, ring):
     return synthesizer.speak(
         SpeakRequest(text=text, id="soak"),
         TextSource(text, more=False),
-        ring,
-        lambda: False,
+        Writer(ring),
         voice=None,
         speed=1.0,
-        beat=lambda: None,
-        on_first_sample=lambda _: None,
     )
 
 

@@ -243,7 +243,8 @@ def test_a_bad_message_gets_its_reply_and_its_event(kitchen, topic, payload, cod
         assert "\n" not in reply["error"]["message"]
         if reason is not None:
             event = json.loads(watcher.wait("crier/kitchen/event").payload)
-            assert event == {"event_type": "rejected", "id": "", "reason": reason} | {"id": event["id"]}
+            message = reply["error"]["message"]
+            assert event == {"event_type": "rejected", "id": event["id"], "reason": reason, "message": message}
 
 
 @pytest.mark.broker

@@ -43,5 +43,5 @@ def test_nothing_but_the_broker_is_connected_to(scene):
 
 
 def test_no_library_leaves_anything_in_the_home_folder(scene):
-    """onnxruntime's telemetry would keep a database there."""
+    """But for the phrase that was spoken; onnxruntime's telemetry would keep a database there."""
     assert scene["left_behind"] == []

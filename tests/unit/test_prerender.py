@@ -14,6 +14,7 @@ from daemon.audio.ring import PcmRing
 from daemon.client import main
 from daemon.config import load_config
 from daemon.engine.engine import Engine
+from daemon.output import Writer
 from daemon.phrases import open_phrases
 from daemon.synthesizer import Synthesizer
 from daemon.text_source import TextSource
@@ -62,12 +63,9 @@ def cached(home, *requests):
             spoken = synthesizer.speak(
                 request,
                 TextSource(request.text, more=False),
-                ring,
-                lambda: False,
+                Writer(ring),
                 voice=request.voice or kept.get("voice"),
                 speed=request.speed or kept.get("speed", 1.0),
-                beat=lambda: None,
-                on_first_sample=lambda _time: None,
             )
             found.append(spoken.cached)
             pcm = np.empty(ring.available, np.int16)

@@ -13,6 +13,7 @@ from daemon.errors import BadRequestError, RemoteError
 from daemon.inputs.render_messages import BUSY, NOBODY, AudioPart
 from daemon.inputs.render_player import Answer
 from daemon.metrics import Metrics
+from daemon.output import Writer
 from daemon.remote import MAX_PIECE_S, PIECE_CHARS, RemoteSynthesizer
 from daemon.speech import Spoken
 from daemon.synthesizer import Estimate
@@ -42,10 +43,10 @@ class Local:
         assert (voice in (None, "slt"), speed) == (True, 1.0)
         return Estimate(self.piece_s)
 
-    def speak(self, _request, source, ring, _cancelled, *, voice, on_first_sample, **_rest):
+    def speak(self, _request, source, writer, *, voice, speed):
+        assert speed == 1.0
         self.said.append((source.text, voice))
-        ring.write(np.full(10, 7, np.int16), 0)
-        on_first_sample(0.0)
+        writer.write(np.full(10, 7, np.int16))
         return Spoken(samples=10)
 
 
@@ -97,16 +98,8 @@ class Scene:
     def speak(self, text=SENTENCE, *, more=False, voice=None, **fields):
         request = SpeakRequest(text=text, id="x", **fields)
         source = TextSource(text, more=more)
-        return self.remote.speak(
-            request,
-            source,
-            self.ring,
-            self.cancelled,
-            voice=voice,
-            speed=1.0,
-            beat=lambda: None,
-            on_first_sample=self.first.append,
-        )
+        writer = Writer(self.ring, self.cancelled, on_first_sample=self.first.append)
+        return self.remote.speak(request, source, writer, voice=voice, speed=1.0)
 
     @property
     def heard(self):

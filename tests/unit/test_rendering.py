@@ -13,6 +13,7 @@ from service_scene import open_engine, request, run_service
 
 from daemon import rendering
 from daemon.errors import BadRequestError, EngineError
+from daemon.output import Writer
 from daemon.rendering import MAX_RENDERS
 from daemon.sentences import SentenceCutter
 from daemon.synthesizer import Synthesizer
@@ -91,12 +92,9 @@ def spoken(engine):
             Synthesizer(engine).speak(
                 request(text=text, **fields),
                 TextSource(text, more=False),
-                ring,
-                lambda: False,
+                Writer(ring),
                 voice=fields.get("voice"),
                 speed=1.0,
-                beat=lambda: None,
-                on_first_sample=lambda _time_s: None,
             )
         return np.array(ring.pcm, np.int16)
 

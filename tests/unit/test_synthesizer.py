@@ -13,6 +13,7 @@ from daemon.audio.ring import PcmRing
 from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError
+from daemon.output import Writer
 from daemon.synthesizer import Synthesizer
 from daemon.text_source import TextSource
 from daemon.values import SpeakRequest
@@ -32,12 +33,9 @@ def speak(engine, ring, text="Dinner is ready.", *, source=None, cancelled=lambd
     return Synthesizer(engine, profile=profile).speak(
         SpeakRequest(text=text, id="a"),
         source or TextSource(text, more=False),
-        ring,
-        cancelled,
+        Writer(ring, cancelled),
         voice=None,
         speed=1.0,
-        beat=lambda: None,
-        on_first_sample=lambda _time: None,
     )
 
 

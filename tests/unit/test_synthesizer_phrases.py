@@ -15,6 +15,7 @@ from daemon.engine.engine import Engine, Folders
 from daemon.engine.voices import Voice, VoicePrompt
 from daemon.errors import EngineError
 from daemon.metrics import Metrics
+from daemon.output import Writer
 from daemon.phrases import PhraseCache
 from daemon.synthesizer import Synthesizer
 from daemon.text_source import TextSource
@@ -48,12 +49,9 @@ class Speaker:
         spoken = self.synthesizer.speak(
             SpeakRequest(text=text, **{"id": "a", **keys}),
             source or TextSource(text, more=False),
-            ring,
-            cancelled,
+            Writer(ring, cancelled, on_first_sample=self.firsts.append),
             voice=voice,
             speed=speed,
-            beat=lambda: None,
-            on_first_sample=self.firsts.append,
         )
         spoken.keep()
         pcm = np.empty(ring.available, np.int16)
@@ -244,12 +242,9 @@ def test_a_phrase_waits_for_room_and_is_cut_in_the_middle(speaker, no_model):
             speaker.synthesizer.speak(
                 SpeakRequest(text=TEXT, id="b"),
                 TextSource(TEXT, more=False),
-                ring,
-                cancel.is_set,
+                Writer(ring, cancel.is_set),
                 voice=None,
                 speed=1.0,
-                beat=lambda: None,
-                on_first_sample=lambda _time: None,
             )
         )
     )

@@ -48,12 +48,9 @@ def speak(engine, text, *, speed=1.0, ring=None, seed=None, asked=None):
     spoken = Synthesizer(engine).speak(
         SpeakRequest(text=text, id="a", seed=seed, speed=asked),
         TextSource(text, more=False),
-        ring,
-        lambda: False,
+        Writer(ring),
         voice=None,
         speed=speed,
-        beat=lambda: None,
-        on_first_sample=lambda _time: None,
     )
     return (ring.pcm if isinstance(ring, Taken) else None), spoken
 
