@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from broker import start_broker
 from hypothesis import HealthCheck, settings
 
 import daemon  # noqa: F401  # sets the environment before any test imports onnxruntime
@@ -26,3 +27,19 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if missing and item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    """A broker for all tests of a file."""
+    broker = start_broker(tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture
+def own_broker(tmp_path_factory):
+    """A broker for one test alone."""
+    broker = start_broker(tmp_path_factory.mktemp("broker"))
+    yield broker
+    broker.kill()

@@ -173,67 +173,41 @@ UNITS: dict[str, tuple[str, str]] = {
     "px": ("pixel", "pixels"),
 }
 
-_DOLLAR = ("dollar", "dollars", "cent", "cents")
-_KRONE = ("krone", "kroner", "øre", "øre")
-_KRONA = ("krona", "kronor", "öre", "öre")
-
-CURRENCIES: dict[str, tuple[str, str, str, str]] = {
-    # symbol or code: (one, many, one hundredth, hundredths)
-    "$": _DOLLAR,
-    "US$": _DOLLAR,
-    "USD": _DOLLAR,
-    "£": ("pound", "pounds", "penny", "pence"),
-    "GBP": ("pound", "pounds", "penny", "pence"),
-    "€": ("euro", "euros", "cent", "cents"),
-    "EUR": ("euro", "euros", "cent", "cents"),
-    "¥": ("yen", "yen", "sen", "sen"),
-    "JPY": ("yen", "yen", "sen", "sen"),
-    "CNY": ("yuan", "yuan", "fen", "fen"),
-    "₹": ("rupee", "rupees", "paisa", "paise"),
-    "INR": ("rupee", "rupees", "paisa", "paise"),
-    "CHF": ("franc", "francs", "centime", "centimes"),
-    **{
-        code: (f"{land} dollar", f"{land} dollars", "cent", "cents")
-        for codes, land in (
-            (("CA$", "C$", "CAD"), "Canadian"),
-            (("AU$", "A$", "AUD"), "Australian"),
-            (("NZ$", "NZD"), "New Zealand"),
-            (("HK$", "HKD"), "Hong Kong"),
-            (("S$", "SGD"), "Singapore"),
-        )
-        for code in codes
-    },
-    "SEK": _KRONA,
-    "ISK": ("krona", "kronur", "aur", "aurar"),
-    "NOK": _KRONE,
-    "DKK": _KRONE,
-    "kr": _KRONE,
-    "zł": ("zloty", "zlotys", "grosz", "groszy"),
-    "PLN": ("zloty", "zlotys", "grosz", "groszy"),
-    "Kč": ("koruna", "korunas", "heller", "hellers"),
-    "CZK": ("koruna", "korunas", "heller", "hellers"),
-    "HUF": ("forint", "forints", "filler", "fillers"),
-    "₽": ("ruble", "rubles", "kopek", "kopeks"),
-    "RUB": ("ruble", "rubles", "kopek", "kopeks"),
-    "₴": ("hryvnia", "hryvnias", "kopiyka", "kopiykas"),
-    "UAH": ("hryvnia", "hryvnias", "kopiyka", "kopiykas"),
-    "₺": ("lira", "lira", "kurus", "kurus"),
-    "₪": ("shekel", "shekels", "agora", "agorot"),
-    "ILS": ("shekel", "shekels", "agora", "agorot"),
-    "₩": ("won", "won", "jeon", "jeon"),
-    "KRW": ("won", "won", "jeon", "jeon"),
-    "฿": ("baht", "baht", "satang", "satang"),
-    "THB": ("baht", "baht", "satang", "satang"),
-    "₱": ("peso", "pesos", "centavo", "centavos"),
-    "MXN": ("peso", "pesos", "centavo", "centavos"),
-    "₫": ("dong", "dong", "xu", "xu"),
-    "₦": ("naira", "naira", "kobo", "kobo"),
-    "R$": ("real", "reais", "centavo", "centavos"),
-    "BRL": ("real", "reais", "centavo", "centavos"),
-    "ZAR": ("rand", "rand", "cent", "cents"),
-    "AED": ("dirham", "dirhams", "fils", "fils"),
-    "₿": ("bitcoin", "bitcoins", "", ""),
-}
+_CURRENCIES: tuple[tuple[str, tuple[str, str, str, str]], ...] = (
+    # symbols and codes; one, many, one hundredth, hundredths
+    ("$ US$ USD", ("dollar", "dollars", "cent", "cents")),
+    ("£ GBP", ("pound", "pounds", "penny", "pence")),
+    ("€ EUR", ("euro", "euros", "cent", "cents")),
+    ("¥ JPY", ("yen", "yen", "sen", "sen")),
+    ("CNY", ("yuan", "yuan", "fen", "fen")),
+    ("₹ INR", ("rupee", "rupees", "paisa", "paise")),
+    ("CHF", ("franc", "francs", "centime", "centimes")),
+    ("CA$ C$ CAD", ("Canadian dollar", "Canadian dollars", "cent", "cents")),
+    ("AU$ A$ AUD", ("Australian dollar", "Australian dollars", "cent", "cents")),
+    ("NZ$ NZD", ("New Zealand dollar", "New Zealand dollars", "cent", "cents")),
+    ("HK$ HKD", ("Hong Kong dollar", "Hong Kong dollars", "cent", "cents")),
+    ("S$ SGD", ("Singapore dollar", "Singapore dollars", "cent", "cents")),
+    ("SEK", ("krona", "kronor", "öre", "öre")),
+    ("ISK", ("krona", "kronur", "aur", "aurar")),
+    ("NOK DKK kr", ("krone", "kroner", "øre", "øre")),
+    ("zł PLN", ("zloty", "zlotys", "grosz", "groszy")),
+    ("Kč CZK", ("koruna", "korunas", "heller", "hellers")),
+    ("HUF", ("forint", "forints", "filler", "fillers")),
+    ("₽ RUB", ("ruble", "rubles", "kopek", "kopeks")),
+    ("₴ UAH", ("hryvnia", "hryvnias", "kopiyka", "kopiykas")),
+    ("₺", ("lira", "lira", "kurus", "kurus")),
+    ("₪ ILS", ("shekel", "shekels", "agora", "agorot")),
+    ("₩ KRW", ("won", "won", "jeon", "jeon")),
+    ("฿ THB", ("baht", "baht", "satang", "satang")),
+    ("₱ MXN", ("peso", "pesos", "centavo", "centavos")),
+    ("₫", ("dong", "dong", "xu", "xu")),
+    ("₦", ("naira", "naira", "kobo", "kobo")),
+    ("R$ BRL", ("real", "reais", "centavo", "centavos")),
+    ("ZAR", ("rand", "rand", "cent", "cents")),
+    ("AED", ("dirham", "dirhams", "fils", "fils")),
+    ("₿", ("bitcoin", "bitcoins", "", "")),
+)
+CURRENCIES = {symbol: words for symbols, words in _CURRENCIES for symbol in symbols.split()}
 
 SCALES: dict[str, str] = {
     "k": "thousand",

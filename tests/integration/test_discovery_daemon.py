@@ -15,12 +15,9 @@ RETAINED = ("availability", "state", "volume", "mute", "voice", "speed")
 
 
 @pytest.fixture
-def broker(tmp_path):
+def broker(own_broker):
     """A broker of its own, since all speakers share Home Assistant's topics."""
-    (tmp_path / "broker").mkdir()
-    broker = start_broker(tmp_path / "broker")
-    yield broker
-    broker.kill()
+    return own_broker
 
 
 def crier(*arguments):

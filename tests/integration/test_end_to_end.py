@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from broker import Watcher, start_broker, wait_online
+from broker import Watcher, wait_online
 from daemon_process import ROOT, mqtt_section, render, run_daemon
 from soundcard import FifoCard, contains, start_pulse, wait_until
 
@@ -36,14 +36,6 @@ path = "{{socket}}"
 def pcm():
     """What the texts sound like."""
     return {text: render(text) for text in (SHORT, OTHER, LONG)}
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    """A broker that tests may restart."""
-    broker = start_broker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.kill()
 
 
 @pytest.fixture(scope="module")

@@ -28,14 +28,6 @@ MqttInput(config, speaker, password=None, beat=lambda: None).start()
 pytestmark = pytest.mark.broker
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    """One broker for the tests that leave it running."""
-    broker = start_broker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.kill()
-
-
 @pytest.fixture
 def node(request):
     """A node of its own for each test: what is retained stays with it."""

@@ -14,14 +14,6 @@ from daemon.values import Event, EventType
 pytestmark = pytest.mark.broker
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    """One broker for the tests that leave it running."""
-    broker = start_broker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.kill()
-
-
 class Remembering:
     """A feature that keeps what it hears and publishes what it is told to."""
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import ros_stand_in
-from broker import Watcher, start_broker
+from broker import Watcher
 from daemon_process import NULL_CONFIG, mqtt_section, run_daemon
 from recipe_pages import README, RECIPES, blocks
 from soundcard import wait_until
@@ -22,14 +22,6 @@ pytestmark = [pytest.mark.engine, pytest.mark.broker]
 BIN = Path(sys.executable).parent
 SHELL = RECIPES / "shell.md"
 FINAL = ("finished", "cancelled", "expired", "rejected", "failed")
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    """A broker for all of them."""
-    broker = start_broker(tmp_path_factory.mktemp("broker"))
-    yield broker
-    broker.kill()
 
 
 @pytest.fixture(scope="module")

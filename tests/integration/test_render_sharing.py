@@ -23,11 +23,9 @@ pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def broker(tmp_path):
+def broker(own_broker):
     """A broker of its own for each test: some restart it."""
-    broker = start_broker(tmp_path)
-    yield broker
-    broker.kill()
+    return own_broker
 
 
 def test_a_player_speaks_with_a_renderers_voice(broker, tmp_path):

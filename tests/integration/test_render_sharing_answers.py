@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from broker import start_broker
 from daemon_process import render
 from sharing_scene import CANCEL, JOBS, TEXT, TONE, FakeRenderer, final_event, hear, node
 from soundcard import contains
@@ -13,11 +12,9 @@ pytestmark = pytest.mark.broker
 
 
 @pytest.fixture
-def broker(tmp_path):
+def broker(own_broker):
     """A broker of its own for each test: some restart it."""
-    broker = start_broker(tmp_path)
-    yield broker
-    broker.kill()
+    return own_broker
 
 
 def test_a_voice_that_only_a_renderer_has(broker, tmp_path):
