@@ -30,7 +30,7 @@ check: setup-dev ## lint, types and the quick tests
 	@echo "crier: mypy"
 	@.venv/bin/python -m mypy --no-error-summary
 	@echo "crier: quick tests"
-	@.venv/bin/python -m pytest tests/unit -q -m "not slow and not broker and not audio"
+	@.venv/bin/python -m pytest tests/unit -q -n 3 --dist loadfile -m "not slow and not broker and not audio"
 
 test-slow: setup-dev ## true shapes, soaks, word error rates
 	@.venv/bin/python -m pytest -m slow -s --timeout=3600
