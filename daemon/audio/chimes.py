@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -130,6 +131,7 @@ def _to_pcm(samples: Array) -> Pcm16:
     return np.round(samples * 32767).astype(np.int16)
 
 
+@cache
 def _built_in() -> dict[str, Pcm16]:
     return {
         "ding": _melody([(0.0, 1046.5)], _BELL, 0.7),
