@@ -33,6 +33,10 @@ class EngineConfig(Section):
     """Folders that hold bundles; empty: the repository's models/, then /var/lib/crier/models."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0
     """llama.cpp threads; 0 chooses from the model's size and the cores."""
+    batch: Annotated[int, Field(ge=0, le=16)] = 0
+    """Sentences of a text that are made side by side; 0 decides by what was measured at start, 1 is one at a time."""
+    link_sentences: bool = True
+    """Each sentence of a text hears those before it, where the model was trained for that; then ``batch`` is 1."""
     verify: Literal["auto", "full", "size"] = "auto"
     """sha256 at start: of every file up to 64 MiB, of every file, or of none (sizes are always checked)."""
     kv_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 256

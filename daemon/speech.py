@@ -6,14 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
 
-from daemon.engine.session import TtsSession
+from daemon.engine.session import MAX_RETRIES, TtsSession
 from daemon.output import WAIT_S, Output, Writer
 from daemon.text_source import OPEN_TEXT_TIMEOUT_S, TextSource
 from daemon.values import SAMPLE_RATE, Pcm16
 
 logger = logging.getLogger(__name__)
-
-MAX_RETRIES = 2
 
 
 @dataclass(slots=True)

@@ -111,15 +111,18 @@ class BundleStages:
         unlimited = dataclasses.replace(self.bundle, manifest=manifest.model_copy(update={"limits": limits}))
         model = CsmModel(unlimited, num_threads=self._num_threads)
         choice = _Choice(truth.codes)
-        model._sampler = choice  # noqa: SLF001  # nothing but this comparison has a use for another sampler
+        model.frames.sampler = choice
         try:
             ids = [model.encode(text, SPEAKER) for text in (CONTEXT_TEXT, TEXT)]
             recording = VoicePrompt(CONTEXT_TEXT, truth.context_codes.astype(np.int32))
             model.begin(Voice("reference", "", "en", SPEAKER, recording), [])
-            model.start(TEXT, np.random.default_rng(0), _GREEDY, _GREEDY)
+            lane = model.start(TEXT, np.random.default_rng(0), _GREEDY, _GREEDY)
             frames: list[I32] = []
-            while len(frames) < len(truth.codes) and model.next_frame():
-                frames.append(model.codes.copy())
+            while len(frames) < len(truth.codes):
+                model.next_frames([lane])
+                if lane.ended:
+                    break
+                frames.append(lane.codes.copy())
         finally:
             model.close()
         return ids, np.array(frames).reshape(-1, truth.codes.shape[1]), choice.ties

@@ -76,12 +76,13 @@ def agreement(path: Path, folder: Path) -> tuple[int, int]:
         for number in range(_NUM_TEXTS):
             expected = golden[f"codes{number}"]
             model.begin(Voice("", "", "", int(golden[f"speaker{number}"])), [])
-            model.start(str(golden[f"text{number}"]), np.random.default_rng(0), _GREEDY, _GREEDY)
+            lane = model.start(str(golden[f"text{number}"]), np.random.default_rng(0), _GREEDY, _GREEDY)
             found = np.full_like(expected, -1)
             for frame in found:
-                if not model.next_frame():
+                model.next_frames([lane])
+                if lane.ended:
                     break
-                frame[:] = model.codes
+                frame[:] = lane.codes
             same += int((found == expected).sum())
             total += expected.size
     finally:

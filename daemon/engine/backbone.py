@@ -1,8 +1,11 @@
 """The backbone: text and frames in, one hidden state a frame out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from daemon.engine.bundle import Bundle
+from daemon.engine.lane import Lane
 from daemon.engine.llama import LlamaModel
 from daemon.engine.prompt_segment import PromptSegment
 from daemon.errors import BadRequestError, ModelError
@@ -18,20 +21,21 @@ class Backbone:
     """The temporal transformer with its input tables.
 
     Attributes:
-        model: the KV cache and its owner; ``model.hidden`` is float32 [D], after the final norm.
+        model: the KV cache and its owner; ``model.hiddens`` is float32 [N, D], after the final norm.
 
     Source: SesameAILabs/csm models.py ``Model._embed_audio`` and ``generate_frame`` (revision 2d72082).
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, exact: bool) -> None:
+    def __init__(self, bundle: Bundle, *, num_threads: int, num_lanes: int, exact: bool) -> None:
         limits, audio = bundle.manifest.limits, bundle.manifest.audio
         self._bidirectional = bundle.manifest.prompt.bidirectional
         at_once = max(PREFILL_BATCH, limits.max_text_tokens) if self._bidirectional else PREFILL_BATCH
         self.model = LlamaModel(
             bundle.path("backbone"),
             num_positions=limits.context,
-            max_batch=min(at_once, limits.context),
+            max_batch=max(min(at_once, limits.context), num_lanes),
             num_threads=num_threads,
+            num_sequences=num_lanes,
             exact=exact,
         )
         try:
@@ -44,11 +48,12 @@ class Backbone:
             raise
         self._offsets = np.arange(audio.num_codebooks, dtype=np.int64) * (len(self._audio) // audio.num_codebooks)
         self._rows = np.zeros(audio.num_codebooks, np.int64)
+        self._sequences: list[int] = []
         self._end = np.zeros(audio.num_codebooks, np.int32)
         self._gathered = np.zeros((audio.num_codebooks, width), self._audio.dtype)
         self._widened = np.zeros((audio.num_codebooks, width), np.float32)
 
-    def prefill_text(self, tokens: list[int]) -> F32:
+    def prefill_text(self, tokens: list[int], sequence: int = 0) -> F32:
         """Append text positions; returns the last hidden state, float32 [D] (a view).
 
         Raises:
@@ -58,11 +63,11 @@ class Backbone:
         if max(tokens) >= len(self._text):
             raise ModelError(f"tokenizer gives id {max(tokens)}, text_embeddings has {len(self._text)} rows")
         if not self._bidirectional:
-            return self.model.prefill(self._text[tokens])
+            return self.model.prefill(self._text[tokens], sequence)
         if len(tokens) > self.model.max_batch:
             message = f"a text of {len(tokens)} tokens; this voice takes at most {self.model.max_batch}"
             raise BadRequestError("too_long", message)
-        return self.model.prefill_bidirectional(self._text[tokens])
+        return self.model.prefill_bidirectional(self._text[tokens], sequence)
 
     def prefill(self, segment: PromptSegment) -> None:
         """Append a segment: its text, its frames and the frame of zeros that ends them."""
@@ -77,14 +82,24 @@ class Backbone:
             self.model.prefill(embeddings)
 
     def end_speech(self) -> None:
-        """Append the frame of zeros that the model was trained to see after speech."""
-        self.step(self._end)
+        """Append the frame of zeros that the model was trained to see after lane."""
+        self._embed(self._end, 0)
+        self.model.decode(1)
 
-    def step(self, codes: I32) -> F32:
-        """Append one frame, int32 [Q]: the sum of its codebooks' embeddings. Returns the hidden state (a view)."""
+    def step(self, lanes: Sequence[Lane]) -> None:
+        """Append the newest frame of each: the sum of its codebooks' embeddings. ``model.hiddens`` follows."""
+        sequences = self._sequences
+        sequences.clear()
+        for lane in lanes:
+            if lane.frames:
+                self._embed(lane.codes, len(sequences))
+                sequences.append(lane.number)
+        if sequences:
+            self.model.decode(1, sequences)
+
+    def _embed(self, codes: I32, row: int) -> None:
+        """Put the embedding of a frame, int32 [Q], into a row of the model's inputs."""
         np.add(codes, self._offsets, out=self._rows)
         np.take(self._audio, self._rows, axis=0, out=self._gathered, mode="clip")
         np.copyto(self._widened, self._gathered)  # reducing float16 into float32 would allocate a buffer
-        np.add.reduce(self._widened, axis=0, out=self.model.inputs[0])
-        self.model.decode(1)
-        return self.model.hidden
+        np.add.reduce(self._widened, axis=0, out=self.model.inputs[row])

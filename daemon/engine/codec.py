@@ -1,6 +1,7 @@
 """The codec's decoder: the codes of a frame to its samples, streaming, with every state bound once."""
 
 import math
+from typing import Self
 
 import numpy as np
 
@@ -16,18 +17,25 @@ class CodecDecoder:
     """Turns codes into PCM16, one frame a call. Two bindings take turns: what one call writes the next one reads.
 
     Attributes:
+        model: the file, which decoders share.
         samples_per_frame: 1920 at 12.5 frames a second.
         delay_samples: what is held back until ``flush``.
+
+    Args:
+        bundle: names the file.
+        num_threads: of onnxruntime.
+        beside: a decoder of the same bundle, to share the weights with.
 
     Raises:
         ModelError: the file's inputs and outputs are not a streaming decoder's of this shape.
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, num_threads: int = 1, beside: Self | None = None) -> None:
         path = bundle.path("codec_decoder")
         audio, codec = bundle.manifest.audio, bundle.manifest.codec
-        model = OnnxModel(path, num_threads=num_threads)
-        codes = model.inputs.pop("codes", (None, ()))
+        self.model: OnnxModel = beside.model if beside else OnnxModel(path, num_threads=num_threads)
+        model = self.model
+        codes = model.inputs.get("codes", (None, ()))
         if codes[0] != np.int64 or codes[1][:2] != (1, audio.num_codebooks):
             raise ModelError(f"{path}: codes are {codes}, expected int64 [1, {audio.num_codebooks}, T]")
         self.samples_per_frame = audio.samples_per_frame
@@ -55,6 +63,8 @@ class CodecDecoder:
     def _make_states(model: OnnxModel, name: str) -> dict[str, Array]:
         states = {}
         for state, (dtype, shape) in model.inputs.items():
+            if state == "codes":
+                continue
             if dtype is None or not all(isinstance(size, int) for size in shape):
                 raise ModelError(f"{name}: state {state} has no fixed shape: {shape}")
             if model.outputs.get(state + _NEXT) != (dtype, shape):

@@ -1,27 +1,31 @@
 """The depth decoder: codebooks 1..Q-1 of one frame, each from the ones before."""
 
+from collections.abc import Sequence
+
 from daemon.engine.bundle import Bundle
+from daemon.engine.lane import Lane
 from daemon.engine.llama import LlamaModel
 from daemon.errors import ModelError
 from daemon.values import F32
 
 
 class DepthDecoder:
-    """The small transformer; its KV cache lives for one frame.
+    """The small transformer; its KV cache lives for one frame, or for one frame each of several segments.
 
     Attributes:
-        model: ``model.hidden`` is float32 [Dd], after the final norm.
+        model: ``model.hiddens`` is float32 [N, Dd], after the final norm; row i is of the i-th frame of a call.
 
     Source: SesameAILabs/csm models.py ``Model.generate_frame`` (revision 2d72082).
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, exact: bool) -> None:
+    def __init__(self, bundle: Bundle, *, num_threads: int, num_lanes: int, exact: bool) -> None:
         audio = bundle.manifest.audio
         self.model = LlamaModel(
             bundle.path("depth_decoder"),
             num_positions=max(audio.num_codebooks, 2),
-            max_batch=2,
+            max_batch=2 * num_lanes,
             num_threads=num_threads,
+            num_sequences=num_lanes,
             exact=exact,
         )
         try:
@@ -30,21 +34,26 @@ class DepthDecoder:
         except ModelError:
             self.model.close()
             raise
+        self._sequences = [range(count) for count in range(num_lanes + 1)]
         self._stride = len(self._table) // (audio.num_codebooks - 1)
 
-    def start(self, depth_input: F32, code: int) -> None:
-        """Begin a frame: the projected backbone state and the code of codebook 0, in one call.
+    def start(self, lanes: Sequence[Lane], depth_inputs: F32) -> None:
+        """Begin a frame of each lane, in one call: the projected backbone state, and the code of codebook 0.
 
-        Afterwards ``model.hidden`` is what the head of codebook 1 reads.
+        ``depth_inputs`` are the states, float32 [N, Dd], by the lanes' numbers.
+        Afterwards ``model.hiddens`` is what the head of codebook 1 reads.
         """
         model = self.model
-        model.rewind(0)
-        model.inputs[0] = depth_input
-        model.inputs[1] = self._table[code]
-        model.decode(2)
+        model.clear()
+        for row, lane in enumerate(lanes):
+            model.inputs[2 * row] = depth_inputs[lane.number]
+            model.inputs[2 * row + 1] = self._table[lane.codes[0]]
+        model.decode(2, self._sequences[len(lanes)])
 
-    def step(self, codebook: int, code: int) -> None:
-        """Append the code of ``codebook``; ``model.hidden`` is then what the head of the next codebook reads."""
+    def step(self, lanes: Sequence[Lane], codebook: int) -> None:
+        """Append the codes of ``codebook``; ``model.hiddens`` is then what the head of the next codebook reads."""
         model = self.model
-        model.inputs[0] = self._table[codebook * self._stride + code]
-        model.decode(1)
+        offset = codebook * self._stride
+        for row, lane in enumerate(lanes):
+            model.inputs[row] = self._table[offset + lane.codes[codebook]]
+        model.decode(1, self._sequences[len(lanes)])

@@ -13,7 +13,8 @@ from typing import Self, TypeVar
 from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec import CodecDecoder
-from daemon.engine.families.csm import CsmModel, StageTimes
+from daemon.engine.families.csm import CsmModel
+from daemon.engine.frames import StageTimes
 from daemon.engine.history import History
 from daemon.engine.llama import runtime
 from daemon.engine.onnx import runtime as onnx_runtime
@@ -34,8 +35,13 @@ SELF_TEST_TEXT = "this is a test."
 SELF_TEST_FRAMES = 12
 HISTORY_S = 600.0
 """Seconds of speech whose codes are kept for requests that go on from them: a megabyte of CSM-1B's."""
-ONE_THREAD_BYTES = 64 * 2**20
-"""A backbone up to this size runs fastest on one thread: its steps are shorter than waking another."""
+SMALL_BYTES = 64 * 2**20
+"""A backbone up to this size is far faster than real time, and runs fastest on one thread: its steps are shorter than
+waking another."""
+LANES = 4
+"""Sentences made together by a larger one: llama.cpp multiplies four columns at once, two or three gain nothing."""
+LEAST_GAIN = 1.15
+"""How much faster sentences must be together than one after the other, in frames a second, to be made together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class Engine:
         self.history = History(HISTORY_S * manifest.audio.frame_rate)
         self._kv = (folders.cache and folders.cache / KV_FOLDER, config.kv_cache_mb * 2**20)
         self.rtf = 0.0
+        self._config = config
         self._defaults = (
             Sampling(manifest.sampling.temperature, manifest.sampling.top_k),
             Sampling(manifest.sampling.depth_temperature, manifest.sampling.depth_top_k),
@@ -86,13 +93,24 @@ class Engine:
     def _open(self) -> None:
         folder, max_bytes = self._kv
         self._model = FAMILIES[self.bundle.manifest.family](
-            self.bundle, num_threads=self.num_threads, kv_folder=folder, kv_bytes=max_bytes
+            self.bundle,
+            num_threads=self.num_threads,
+            num_lanes=self._config.batch or (1 if is_small(self.bundle) else LANES),
+            linked=self._config.link_sentences,
+            kv_folder=folder,
+            kv_bytes=max_bytes,
         )
         try:
-            self._codec = CodecDecoder(self.bundle)
+            first = CodecDecoder(self.bundle, num_threads=self.num_threads)
+            self._codecs = [first, *(CodecDecoder(self.bundle, beside=first) for _ in range(self._model.num_lanes - 1))]
         except ModelError:
             self._model.close()
             raise
+
+    @property
+    def num_lanes(self) -> int:
+        """Sentences of a text that may be made together."""
+        return self._model.num_lanes
 
     @property
     def times(self) -> StageTimes:
@@ -101,8 +119,7 @@ class Engine:
 
     def reset_times(self) -> StageTimes:
         """Start counting anew; returns the new counters."""
-        self._model.times = StageTimes()
-        return self._model.times
+        return self._model.reset_times()
 
     def count_tokens(self, text: str) -> int:
         """Positions that a segment's prompt takes."""
@@ -150,7 +167,7 @@ class Engine:
         backbone, depth = sampling or self._defaults
         return TtsSession(
             self._model,
-            self._codec,
+            self._codecs,
             segmenter,
             self.voices.get(voice),
             seed=seed,
@@ -207,7 +224,16 @@ class Engine:
                 self.note_rtf(perf_counter() - began, (session.num_samples - start) / SAMPLE_RATE)
         if session.num_samples == 0:
             raise EngineError(f"{self.bundle.manifest.name}: the self-test phrase gave no audio")
+        if self._config.batch == 0 and self._model.num_lanes > 1:
+            self._try_lanes()
         self.reset_times()
+
+    def _try_lanes(self) -> None:
+        """Make sentences together only where that is faster."""
+        gain, num_lanes = self._model.measure_lanes(SELF_TEST_TEXT), self._model.num_lanes
+        if gain < LEAST_GAIN:
+            self._model.use_one_lane()
+        logger.info("sentences together=%d gain=%.2f used=%s", num_lanes, gain, gain >= LEAST_GAIN)
 
     def rebuild(self) -> None:
         """Make every context anew after a failure, and speak the self-test phrase.
@@ -248,8 +274,13 @@ def _given(value: _T | None, default: _T) -> _T:
     return default if value is None else value
 
 
+def is_small(bundle: Bundle) -> bool:
+    """Whether the models are so small that neither threads nor sentences made together are of any use."""
+    return bundle.manifest.files["backbone"].bytes <= SMALL_BYTES
+
+
 def choose_threads(config: EngineConfig, bundle: Bundle) -> int:
     """How many llama.cpp threads to run: as configured, else what suits the backbone's size."""
     cores = len(os.sched_getaffinity(0))
-    automatic = 1 if bundle.manifest.files["backbone"].bytes <= ONE_THREAD_BYTES else min(cores, 4)
+    automatic = 1 if is_small(bundle) else min(cores, 4)
     return config.threads or automatic

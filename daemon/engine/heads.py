@@ -13,21 +13,23 @@ class Heads:
 
     Args:
         bundle: names the file and the number of codebooks.
-        backbone_hidden: float32 [D], read in place by codebook 0's head.
-        depth_hidden: float32 [Dd], read in place by the others.
+        backbone_hiddens: float32 [N, D], rows read in place by codebook 0's head.
+        depth_hiddens: float32 [N, Dd], rows read in place by the others.
+        num_threads: of onnxruntime.
 
     Attributes:
         logits: float32 [V], what the last call gave; V is the widest head, shorter ones are padded.
-        depth_input: float32 [Dd], the backbone's hidden state projected for the depth decoder, after ``run(0)``.
+        depth_inputs: float32 [N, Dd], what the depth decoder begins with: the backbone's hidden states projected, after
+            ``run(0, row)``.
 
     Raises:
         ModelError: the file does not fit the models.
     """
 
-    def __init__(self, bundle: Bundle, backbone_hidden: F32, depth_hidden: F32) -> None:
+    def __init__(self, bundle: Bundle, backbone_hiddens: F32, depth_hiddens: F32, *, num_threads: int = 1) -> None:
         path = bundle.path("heads")
-        model = OnnxModel(path, num_threads=1)
-        width, depth_width = len(backbone_hidden), len(depth_hidden)
+        model = OnnxModel(path, num_threads=num_threads)
+        width, depth_width = backbone_hiddens.shape[1], depth_hiddens.shape[1]
         float32 = np.dtype(np.float32)
         wanted = {
             "backbone_hidden": (float32, (1, width)),
@@ -44,20 +46,22 @@ class Heads:
             raise ModelError(f"{path}: depth_input is not float32 [1, {depth_width}]")
         self._index = np.zeros((), np.int64)
         logits = np.zeros((1, vocab), np.float32)
-        depth_input = np.zeros((1, depth_width), np.float32)
         self.logits: F32 = logits[0]
-        self.depth_input: F32 = depth_input[0]
-        self._run = model.bind(
-            {
-                "backbone_hidden": backbone_hidden[None],
-                "depth_hidden": depth_hidden[None],
-                "index": self._index,
-            },
-            {"logits": logits, "depth_input": depth_input},
-        )
+        self.depth_inputs: F32 = np.zeros((len(depth_hiddens), depth_width), np.float32)
+        self._runs = [
+            model.bind(
+                {
+                    "backbone_hidden": backbone_hiddens[row : row + 1],
+                    "depth_hidden": depth_hiddens[row : row + 1],
+                    "index": self._index,
+                },
+                {"logits": logits, "depth_input": self.depth_inputs[row : row + 1]},
+            )
+            for row in range(len(depth_hiddens))
+        ]
 
-    def run(self, codebook: int) -> F32:
-        """Logits of one codebook, from the hidden state that is there now. Returns ``logits``."""
+    def run(self, codebook: int, row: int) -> F32:
+        """Logits of one codebook, from the hidden state that is in a row now. Returns ``logits``."""
         self._index[()] = codebook
-        self._run()
+        self._runs[row]()
         return self.logits

@@ -5,7 +5,7 @@ Source: the C API of llama.cpp (include/llama.h) as bound by llama-cpp-python 0.
 
 import ctypes
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,12 +14,15 @@ import llama_cpp
 import numpy as np
 
 from daemon.errors import EngineError, ModelError
+from daemon.metrics import available_memory
 from daemon.values import F32
 
 logger = logging.getLogger(__name__)
 
 _GGML_TYPE_F32, _GGML_TYPE_F16 = 0, 1
 _FLASH_ATTENTION_OFF, _FLASH_ATTENTION_AUTO = 0, -1
+_POSITIONS_STEP = 256
+"""llama.cpp rounds the room of a sequence up to a multiple of this."""
 _LOG_LEVELS = {3: logging.DEBUG, 4: logging.WARNING}  # ggml: 3 warning, 4 error; a model prints a thousand below that
 _last_error = ""
 
@@ -60,19 +63,23 @@ class PrefillStoppedError(Exception):
 
 
 class LlamaModel:
-    """One GGUF model and one context of one sequence. One thread at a time.
+    """One GGUF model and one context of one or more sequences. One thread at a time.
 
     Attributes:
         inputs: float32 [max_batch, D], where the caller puts embeddings before ``decode``.
-        hidden: float32 [D], the last position's output after the final norm; overwritten by every ``decode``.
-        position: how many positions the KV cache holds.
+        hiddens: float32 [num_sequences, D], the output of each sequence's last position after the final norm;
+            overwritten by every ``decode`` of that sequence.
+        hidden: that of sequence 0.
+        positions: how many positions the KV cache holds of each sequence.
         stop: called after every batch of a prefill, which can take seconds; True ends it.
 
     Args:
         path: the GGUF file.
-        num_positions: the most positions the KV cache must hold.
+        num_positions: the most positions the KV cache must hold of a sequence.
         max_batch: the most embeddings in one ``decode``.
         num_threads: llama.cpp threads.
+        num_sequences: how many sequences may go on side by side, as far as their KV caches together take a quarter of
+            the memory that is free. ``positions`` has one each.
         exact: float32 KV and no flash attention, for parity (models.md measured 2e-7 against 2.5e-4).
 
     Raises:
@@ -80,7 +87,14 @@ class LlamaModel:
     """
 
     def __init__(
-        self, path: Path, *, num_positions: int, max_batch: int, num_threads: int, exact: bool = False
+        self,
+        path: Path,
+        *,
+        num_positions: int,
+        max_batch: int,
+        num_threads: int,
+        num_sequences: int = 1,
+        exact: bool = False,
     ) -> None:
         self._path = path
         self._model: Any = None
@@ -92,8 +106,11 @@ class LlamaModel:
         if not self._model:
             raise ModelError(f"{path}: llama.cpp cannot load it: {_last_error or 'no reason given'}")
         self.width: int = llama_cpp.llama_model_n_embd(self._model)
+        num_sequences = self._affordable(num_sequences, num_positions, bytes_per_number=4 if exact else 2)
         context = llama_cpp.llama_context_default_params()
-        context.n_ctx = num_positions
+        # Each sequence has its own part of the cache: in a shared one its sums would run in another order.
+        context.n_ctx = -(-num_positions // _POSITIONS_STEP) * _POSITIONS_STEP * num_sequences
+        context.n_seq_max = num_sequences
         context.n_batch = context.n_ubatch = max_batch
         context.n_threads = context.n_threads_batch = num_threads
         context.embeddings = True
@@ -107,37 +124,55 @@ class LlamaModel:
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._batch = llama_cpp.llama_batch_init(max_batch, self.width, 1)
         self.inputs: F32 = np.ctypeslib.as_array(self._batch.embd, shape=(max_batch, self.width))
-        self.hidden: F32 = np.zeros(self.width, np.float32)
-        self._hidden_address = self.hidden.ctypes.data
+        self.hiddens: F32 = np.zeros((num_sequences, self.width), np.float32)
+        self.hidden: F32 = self.hiddens[0]
+        self._addresses = [int(row.ctypes.data) for row in self.hiddens]
         for i in range(max_batch):
             self._batch.n_seq_id[i] = 1
-            self._batch.seq_id[i][0] = 0
             self._batch.logits[i] = 1  # embeddings=True makes every position an output anyway
         self.stop: Callable[[], bool] = _never
         self.num_positions = num_positions
         self.max_batch = max_batch
-        self.position = 0
+        self.positions = [0] * num_sequences
 
-    def decode(self, count: int) -> None:
-        """Append ``inputs[:count]`` to the sequence; ``hidden`` is then the last one's output.
+    def _affordable(self, num_sequences: int, num_positions: int, *, bytes_per_number: int) -> int:
+        head = llama_cpp.llama_model_n_embd(self._model) // llama_cpp.llama_model_n_head(self._model)
+        numbers = 2 * llama_cpp.llama_model_n_layer(self._model) * llama_cpp.llama_model_n_head_kv(self._model) * head
+        room: int = available_memory() // 4 // (numbers * bytes_per_number * num_positions)
+        return max(1, min(num_sequences, room))
+
+    def decode(self, count: int, sequences: Sequence[int] = (0,)) -> None:
+        """Append ``count`` positions to each of the sequences, in one reading of the weights.
+
+        ``inputs`` holds the first sequence's positions, then the next one's; ``hiddens`` has then the output of the
+        last position of each. Only sequences whose numbers follow one another are read at once; llama.cpp takes any
+        others one after the other.
 
         Raises:
             EngineError: llama_decode failed, or the KV cache is full.
         """
-        batch = self._batch
-        position = self.position
-        if position + count > self.num_positions:
-            raise EngineError(f"{self._path.name}: no room for {count} more positions after {position}")
-        batch.n_tokens = count
-        for i in range(count):
-            batch.pos[i] = position + i
+        batch, positions = self._batch, self.positions
+        row = 0
+        for sequence in sequences:
+            position = positions[sequence]
+            if position + count > self.num_positions:
+                raise EngineError(f"{self._path.name}: no room for {count} more positions after {position}")
+            for i in range(count):
+                batch.pos[row] = position + i
+                batch.seq_id[row][0] = sequence
+                row += 1
+        batch.n_tokens = row
         status = llama_cpp.llama_decode(self._context, batch)
-        output = llama_cpp.llama_get_embeddings_ith(self._context, -1) if status == 0 else None
-        if not output:
-            reason = f" ({_last_error})" if _last_error else ""
-            raise EngineError(f"{self._path.name}: llama_decode returned {status} at position {position}{reason}")
-        self.position = position + count
-        ctypes.memmove(self._hidden_address, output, self.hidden.nbytes)
+        row = -1
+        for sequence in sequences:
+            row += count
+            output = llama_cpp.llama_get_embeddings_ith(self._context, row) if status == 0 else None
+            if not output:
+                reason = f" ({_last_error})" if _last_error else ""
+                message = f"llama_decode returned {status} at position {positions[sequence]}{reason}"
+                raise EngineError(f"{self._path.name}: {message}")
+            positions[sequence] += count
+            ctypes.memmove(self._addresses[sequence], output, self.hidden.nbytes)
 
     def step(self, embedding: F32) -> F32:
         """Append one position; ``embedding`` is float [D]. Returns ``hidden`` (a view, overwritten by the next)."""
@@ -145,8 +180,8 @@ class LlamaModel:
         self.decode(1)
         return self.hidden
 
-    def prefill(self, embeddings: F32) -> F32:
-        """Append many positions, float [n, D], in batches. Returns ``hidden`` of the last (a view).
+    def prefill(self, embeddings: F32, sequence: int = 0) -> F32:
+        """Append many positions, float [n, D], in batches. Returns the last one's output (a view).
 
         Raises:
             PrefillStoppedError: ``stop`` asked for it.
@@ -154,15 +189,16 @@ class LlamaModel:
         for start in range(0, len(embeddings), self.max_batch):
             part = embeddings[start : start + self.max_batch]
             self.inputs[: len(part)] = part
-            self.decode(len(part))
+            self.decode(len(part), (sequence,))
             if self.stop():
                 raise PrefillStoppedError
-        return self.hidden
+        last: F32 = self.hiddens[sequence]
+        return last
 
-    def prefill_bidirectional(self, embeddings: F32) -> F32:
+    def prefill_bidirectional(self, embeddings: F32, sequence: int = 0) -> F32:
         """Append positions that see each other in both directions, float [n, D], in one batch.
 
-        Returns ``hidden`` of the last (a view). What comes after is causal again.
+        Returns the last one's output (a view). What comes after is causal again.
 
         Raises:
             EngineError: more than ``max_batch`` positions: llama.cpp would end the process.
@@ -176,20 +212,34 @@ class LlamaModel:
             )
         llama_cpp.llama_set_causal_attn(self._context, False)
         try:
-            return self.prefill(embeddings)
+            return self.prefill(embeddings, sequence)
         finally:
             llama_cpp.llama_set_causal_attn(self._context, True)
 
-    def rewind(self, position: int) -> None:
+    def clear(self) -> None:
+        """Forget everything, of all sequences."""
+        llama_cpp.llama_memory_clear(self._memory, False)
+        for sequence in range(len(self.positions)):
+            self.positions[sequence] = 0
+
+    def rewind(self, position: int, sequence: int = 0) -> None:
         """Forget everything from ``position`` on."""
-        if position == 0:
-            llama_cpp.llama_memory_clear(self._memory, False)
-        elif not llama_cpp.llama_memory_seq_rm(self._memory, 0, position, -1):
+        if not llama_cpp.llama_memory_seq_rm(self._memory, sequence, position, -1):
             raise EngineError(f"{self._path.name}: cannot rewind to position {position}")
-        self.position = position
+        self.positions[sequence] = position
+
+    def copy(self, source: int, target: int) -> None:
+        """Make sequence ``target`` what ``source`` is, its last output included.
+
+        Source: llama.cpp src/llama-kv-cache.cpp ``seq_cp``: only whole sequences can be copied.
+        """
+        llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        self.positions[target] = self.positions[source]
+        self.hiddens[target] = self.hiddens[source]
 
     def state(self) -> bytes:
-        """The KV cache as it is; ``restore`` brings it back to the bit.
+        """The KV cache of sequence 0 as it is; ``restore`` brings it back to the bit.
 
         Raises:
             EngineError: llama.cpp failed.
@@ -202,7 +252,7 @@ class LlamaModel:
         return bytes(data)
 
     def restore(self, state: bytes | memoryview, position: int) -> None:
-        """Put back a KV cache of ``position`` positions that ``state`` gave; llama.cpp does not survive any other.
+        """Put back ``position`` positions of sequence 0 that ``state`` gave; llama.cpp does not survive any other.
 
         Raises:
             EngineError: it is of another model or context.
@@ -213,7 +263,7 @@ class LlamaModel:
         last = llama_cpp.llama_memory_seq_pos_max(self._memory, 0)
         if last != position - 1:
             raise EngineError(f"{self._path.name}: a KV cache of {last + 1} positions, expected {position}")
-        self.position = position
+        self.positions[0] = position
 
     def close(self) -> None:
         """Free the context, then the model."""

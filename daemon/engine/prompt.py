@@ -40,6 +40,8 @@ class Prompt:
         self.base = 0
         self._earlier: deque[PromptSegment] = deque()
         self._mark = 0
+        self._content = 0  # changes with the first ``_mark`` positions of sequence 0
+        self._copied = [0] * len(self._model.positions)  # what the other sequences begin with
         self._stale = False
 
     @property
@@ -64,7 +66,7 @@ class Prompt:
             self._model.rewind(0)
             if voice is not None:
                 self._files.restore(self._model, key, voice.num_positions, lambda: self._backbone.prefill(voice))
-            self._voice, self.base = key, self._model.position
+            self._voice, self.base = key, self._model.positions[0]
 
     def open(self, num_positions: int) -> None:
         """Make room for a text and its speech, ``num_positions`` in all; the text comes next.
@@ -78,12 +80,13 @@ class Prompt:
             while self._earlier and not self._fits(room * share, self._max_frames * share):
                 self._earlier.popleft()
             self._stale = True
+        self._content += 1
         if self._stale:
             self._model.rewind(self.base)
             for segment in self._earlier:
                 self._backbone.prefill(segment)
             self._stale = False
-        self._mark = self._model.position
+        self._mark = self._model.positions[0]
 
     def _fits(self, positions: float, frames: float) -> bool:
         return (
@@ -95,9 +98,21 @@ class Prompt:
         """Frames; of a turn of which there is only the text, as many as it would take to say."""
         return len(segment.tokens) * self._frames_per_token if segment.codes is None else len(segment.codes)
 
-    def reopen(self) -> None:
-        """Forget the text and speech since ``open``: the same text comes again."""
-        self._model.rewind(self._mark)
+    def has_room(self, num_positions: int) -> bool:
+        """Whether a text and its speech fit behind what ``open`` left in front of the last one."""
+        return self._mark + num_positions <= self._model.num_positions
+
+    def reopen(self, sequence: int = 0) -> None:
+        """Make a sequence what sequence 0 was before the text that came after ``open``."""
+        if sequence and self._mark and self._copied[sequence] != self._content:
+            self._model.copy(0, sequence)
+            self._copied[sequence] = self._content
+        self._model.rewind(self._mark, sequence)
+
+    def move(self, source: int, target: int) -> None:
+        """Let a sequence go on as another one."""
+        self._model.copy(source, target)
+        self._copied[target] = self._copied[source] if source else self._content
 
     def close(self, spoken: Sequence[PromptSegment]) -> None:
         """The text since ``open`` has been spoken: keep it as earlier speech; without ``spoken`` forget it.

@@ -10,14 +10,16 @@ import numpy as np
 
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel
+from daemon.engine.lane import Lane
 from daemon.engine.llama import PrefillStoppedError
 from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampling
+from daemon.engine.take import Piece, Take
 from daemon.engine.voices import Voice
-from daemon.values import SAMPLE_RATE, Pcm16, Segment, Segmenter
+from daemon.values import I32, SAMPLE_RATE, Pcm16, Segment, Segmenter
 
-CUT_FADE_SAMPLES = SAMPLE_RATE // 50
-"""20 ms, the end of a segment that is cut."""
+MAX_RETRIES = 2
+"""How often a segment that runs away is tried again, where sampling is not greedy and none of it was heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,23 @@ class TtsSession:
     Segment i is sampled with a generator seeded by (seed, i, attempt), so what came before it does not matter. Without
     a seed, the first segment's text and the voice decide it. A pause is silence, and counts for nothing in this.
 
+    The first segment is made alone, so that it is heard soon. Where the model has more lanes than one, those after it
+    are made together as far as their texts are there, each frame of all of them with one reading of the weights; what
+    is made before its turn is kept until then.
+
     Attributes:
         chunk: describes what ``next_audio_chunk`` returned last.
         segment: what that chunk is of.
         codes: int32 [Q] of that chunk's frame, where it has one; overwritten by the next.
         seed: the seed in use, None until the first segment has started.
         attempt: how often the current segment has been tried again.
+        together: whether segments have been made side by side.
     """
 
     def __init__(
         self,
         model: CsmModel,
-        codec: CodecDecoder,
+        codecs: Sequence[CodecDecoder],
         segmenter: Segmenter,
         voice: Voice,
         *,
@@ -64,27 +71,34 @@ class TtsSession:
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._model = model
-        self._codec = codec
+        self._codecs = list(codecs)  # those that are free
         self._segmenter = segmenter
         self._voice = voice
         self._conversation = conversation
         self._stop = stop
         self._sampling = sampling
         self._depth_sampling = depth_sampling
-        self._buffer = np.zeros(codec.samples_per_frame, np.int16)
+        self._buffer = np.zeros(codecs[0].samples_per_frame, np.int16)
         self._pending: deque[Segment] = deque()
-        self._current: Segment | None = None
+        self._unmade: deque[Segment] = deque()  # those of them with text whose making has not begun
+        self._ahead: deque[Take] = deque()  # the other ones
+        self._take: Take | None = None
+        self._before: Take | None = None  # its lane is not free yet, for it may have to be tried again
+        self._working: list[Take] = []
+        self._lanes: list[Lane] = []
         self.segment = Segment("", 0)
         self._pause_left = 0
+        self._segments_begun = 0
         self._segments_started = 0
         self.attempt = 0
+        self.together = False
         self._segment_sample = 0
         self._sample = 0
         self._ended = False
         self._cancelled = False
         self.seed = seed
         self.chunk = Chunk(0, 0, 0, 0, truncated=False)
-        self.codes = model.codes
+        self.codes: I32 = np.zeros(0, np.int32)
         self._spoken: list[PromptSegment] = []
 
     @property
@@ -105,7 +119,7 @@ class TtsSession:
     @property
     def segment_ended(self) -> bool:
         """Whether the last chunk ended its segment."""
-        return self._current is None and self._pause_left == 0
+        return self._take is None and self._pause_left == 0
 
     @property
     def segment_samples(self) -> int:
@@ -119,17 +133,20 @@ class TtsSession:
 
     def conversation(self) -> list[PromptSegment]:
         """What was said, for other sessions to go on from; empty where the model was not trained for that."""
-        last = self._model.spoken() if self._segments_started and self._current is None else []
-        return self._spoken + last
+        return self._spoken
 
     def push_text(self, text: str) -> None:
         """Take more text; what is complete can be spoken at once."""
-        self._pending.extend(self._segmenter.push(text))
+        self._extend(self._segmenter.push(text))
 
     def flush(self) -> None:
         """The text has ended."""
-        self._pending.extend(self._segmenter.flush())
+        self._extend(self._segmenter.flush())
         self._ended = True
+
+    def _extend(self, segments: Sequence[Segment]) -> None:
+        self._pending.extend(segments)
+        self._unmade.extend(segment for segment in segments if segment.text)
 
     def cancel(self) -> None:
         """Stop: ``next_audio_chunk`` gives None from now on."""
@@ -145,86 +162,136 @@ class TtsSession:
             BadRequestError: a segment is longer than the model can take.
         """
         while not self._cancelled:
-            if self.segment_ended:
-                if not self._pending:
-                    return None
-                try:
+            try:
+                if self.segment_ended:
+                    if not self._pending:
+                        return None
                     self._start(self._pending.popleft())
-                except PrefillStoppedError:
-                    self._cancelled = True
-                    return None
-            count = self._be_silent() if self._current is None else self._decode_next()
-            if count:
-                return self._buffer[:count]
+                pcm = self._be_silent() if self._take is None else self._next_of(self._take)
+            except PrefillStoppedError:
+                self._cancelled = True
+                return None
+            if len(pcm):
+                return pcm
         return None
 
     def retry_segment(self) -> None:
-        """Speak the segment of the last chunk again with another seed; the caller takes back its audio."""
-        self._current = self.segment
+        """Speak the segment of the last chunk again with another seed; the caller takes back its audio.
+
+        Only while ``attempt`` is below ``MAX_RETRIES``.
+        """
+        take = self._before
+        if take is None:
+            return
+        self._take, self._before = take, None
         self._sample = self._segment_sample
-        self.attempt += 1
-        self._model.restart(self._rng())
-        self._codec.reset()
+        self._try_again(take)
+        self.attempt = take.attempt
+
+    def _try_again(self, take: Take) -> None:
+        take.again()
+        self._model.restart(take.lane, self._rng(take))
 
     def _start(self, segment: Segment) -> None:
         if segment.text:
-            self._start_speech(segment)
+            self._start_speech()
         else:
             self._pause_left = round(segment.pause_s * SAMPLE_RATE)
         self.segment = segment
         self._segment_sample = self._sample
 
-    def _start_speech(self, segment: Segment) -> None:
+    def _start_speech(self) -> None:
+        if self._before is not None:
+            self._let_go(self._before)
+            self._before = None
+        self._take = take = self._ahead.popleft() if self._ahead else self._begin(self._unmade.popleft())
+        self._segments_started += 1
+        self.attempt = take.attempt
+
+    def _begin(self, segment: Segment) -> Take:
+        """Begin to make the next segment."""
+        index = self._segments_begun
         if self.seed is None:
             self.seed = default_seed(segment.text, self._voice.name)
-        if self._segments_started == 0:
+        if index == 0:
             self._model.begin(self._voice, self._conversation, self._stop)
+        rng = np.random.default_rng([self.seed, index, 0])
+        lane = self._model.start(segment.text, rng, self._sampling, self._depth_sampling)
+        self._segments_begun += 1
+        take = Take(segment, index, lane, self._codecs.pop())
+        take.codec.reset()
+        return take
+
+    def _rng(self, take: Take) -> np.random.Generator:
+        """Of the current attempt."""
+        return np.random.default_rng([self.seed or 0, take.index, take.attempt])
+
+    def _let_go(self, take: Take) -> None:
+        """Its lane and its codec can be used by others."""
+        self._model.release(take.lane)
+        self._codecs.append(take.codec)
+
+    def _next_of(self, take: Take) -> Pcm16:
+        """The next samples of the segment whose turn it is, none at an end that holds nothing back."""
+        if take.has_kept:
+            pcm, self.codes, piece = take.take_kept()
         else:
-            self._spoken += self._model.spoken()
-        self._current = segment
-        self._segments_started += 1
-        self.attempt = 0
-        self._model.start(segment.text, self._rng(), self._sampling, self._depth_sampling)
-        self._codec.reset()
+            pcm, piece = self._make(take)
+            self.codes = take.lane.codes
+        if piece.last:
+            self._spoken += take.spoken
+            self._take = None
+        self.chunk = Chunk(self._sample, take.segment.offset, piece.frames, take.index, piece.truncated)
+        self._sample += len(pcm)
+        return pcm
 
-    def _rng(self) -> np.random.Generator:
-        """Of the current segment and attempt."""
-        return np.random.default_rng([self.seed or 0, self._segments_started - 1, self.attempt])
+    def _make(self, current: Take) -> tuple[Pcm16, Piece]:
+        """Make a frame of every segment that is under way; returns what came of the current one."""
+        self._fill_lanes()
+        working, lanes, model = self._working, self._lanes, self._model
+        working.clear()
+        lanes.clear()
+        working.extend(take for take in self._ahead if not take.over)
+        lanes.append(current.lane)
+        lanes.extend(take.lane for take in working)
+        model.next_frames(lanes)
+        began = perf_counter()
+        count, piece = current.make(self._buffer)
+        for take in working:
+            take.make_ahead()
+        model.times.codec += perf_counter() - began
+        if piece.last:
+            current.spoken = model.spoken(current.lane)
+            self._before = current
+        for take in working:
+            if take.over:
+                self._finish_ahead(take)
+        return self._buffer[:count], piece
 
-    def _be_silent(self) -> int:
-        """Put the next samples of a pause into the buffer, at most a frame; return how many."""
+    def _fill_lanes(self) -> None:
+        """Begin segments whose turn has not come, once the first has been said."""
+        while self._segments_started > 1 and self._unmade and self._model.has_lane_for(self._unmade[0].text):
+            self._ahead.append(self._begin(self._unmade.popleft()))
+            self.together = True
+
+    def _finish_ahead(self, take: Take) -> None:
+        """A segment that was made ahead is over: it is tried again at once if it ran away, else its lane is free."""
+        if take.lane.ran_away and not take.lane.ended and not self.greedy and take.attempt < MAX_RETRIES:
+            self._try_again(take)
+            return
+        take.spoken = self._model.spoken(take.lane)
+        self._let_go(take)
+
+    def _be_silent(self) -> Pcm16:
+        """The next samples of a pause, at most a frame."""
         count = min(self._pause_left, len(self._buffer))
         self._buffer[:count] = 0
         self._pause_left -= count
         self.chunk = Chunk(self._sample, self.segment.offset, 0, self._segments_started - 1, truncated=False)
         self._sample += count
-        return count
-
-    def _decode_next(self) -> int:
-        """Decode one frame, or what is left after the last, into the buffer; return the number of samples."""
-        segment = self._current
-        if segment is None:
-            return 0
-        spoken = self._model.next_frame()
-        began = perf_counter()
-        count = self._codec.decode_frame(self._model.codes, self._buffer) if spoken else self._codec.flush(self._buffer)
-        self._model.times.codec += perf_counter() - began
-        truncated = spoken and self._model.ran_away
-        if truncated:
-            _fade_out(self._buffer[:count])
-        if truncated or not spoken:
-            self._current = None
-        self.chunk = Chunk(self._sample, segment.offset, int(spoken), self._segments_started - 1, truncated)
-        self._sample += count
-        return count
+        return self._buffer[:count]
 
 
 def default_seed(text: str, voice: str) -> int:
     """The seed of an utterance that was given none, 0..2**32-1: the same announcement always sounds the same."""
     return int.from_bytes(hashlib.sha256(f"{voice}\0{text}".encode()).digest()[:4], "big")
-
-
-def _fade_out(samples: Pcm16) -> None:
-    """Fade the last 20 ms of int16 [S] to zero in place."""
-    tail = samples[-CUT_FADE_SAMPLES:]
-    tail[:] = tail * np.linspace(1.0, 0.0, len(tail), dtype=np.float32)

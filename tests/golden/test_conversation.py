@@ -122,8 +122,9 @@ def test_earlier_speech_gives_way_where_it_is_too_much(bundle, context_s, senten
 def prefilled(engine, monkeypatch):
     """Counts the positions that are read in batches, a number a segment."""
     counts = []
-    original = engine._model._backbone.model.prefill
-    monkeypatch.setattr(engine._model._backbone.model, "prefill", lambda x: (counts.append(len(x)), original(x))[1])
+    model = engine._model._backbone.model
+    original = model.prefill
+    monkeypatch.setattr(model, "prefill", lambda x, sequence=0: (counts.append(len(x)), original(x, sequence))[1])
     return counts
 
 

@@ -68,7 +68,7 @@ def test_doctor_judges_every_intact_bundle(report, tmp_path):
 
 def test_doctor_measures_memory_with_the_threads_that_the_engine_would_run(report, monkeypatch):
     """A backbone too large for one thread is judged with the bandwidth of several."""
-    monkeypatch.setattr("daemon.engine.engine.ONE_THREAD_BYTES", 0)
+    monkeypatch.setattr("daemon.engine.engine.SMALL_BYTES", 0)
     monkeypatch.setattr("os.sched_getaffinity", lambda _pid: range(3))
     monkeypatch.setattr(doctor, "memory_bandwidth", lambda num_threads: num_threads * 1e9)
     found = report()[1]

@@ -39,7 +39,7 @@ def restored(files, model, prefill, key="voice"):
     """Restore into an emptied cache; the hidden state that one more step then gives."""
     model.rewind(0)
     files.restore(model, key, COUNT, prefill)
-    assert model.position == COUNT
+    assert model.positions[0] == COUNT
     return model.step(np.ones(model.width, np.float32)).copy()
 
 

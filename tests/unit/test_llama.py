@@ -29,7 +29,7 @@ def embeddings(model):
 def test_steps_and_batches_give_the_same_hidden_state(model, embeddings):
     """One by one, in batches smaller than the prompt, or all at once."""
     whole = model.prefill(embeddings).copy()
-    assert model.position == 30
+    assert model.positions[0] == 30
     model.rewind(0)
     for row in embeddings:
         stepped = model.step(row)
@@ -68,7 +68,7 @@ def test_text_too_long_for_one_batch_is_an_error(model, embeddings):
     """llama.cpp would end the process; the model goes on."""
     with pytest.raises(EngineError, match="17 positions at once, expected 16 or less"):
         model.prefill_bidirectional(embeddings[:17])
-    assert model.position == 0
+    assert model.positions[0] == 0
     model.prefill_bidirectional(embeddings[:16])
 
 

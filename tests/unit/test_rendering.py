@@ -282,10 +282,10 @@ def test_text_left_open_is_taken_as_ended(running, monkeypatch):
 def test_a_failing_engine_ends_the_render_and_is_rebuilt(running, engine, monkeypatch):
     """Its listener is told why; the next one is made."""
 
-    def fail():
+    def fail(*_args):
         raise EngineError("llama_decode returned -1")
 
-    monkeypatch.setattr(engine._model, "next_frame", fail)
+    monkeypatch.setattr(engine._model, "next_frames", fail)
     listener = Listener()
     running.service.render(request(), listener)
     assert listener.ended.wait(20)

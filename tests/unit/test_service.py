@@ -98,10 +98,10 @@ def test_a_duplicate_does_not_harm_the_first(running):
 def test_a_failing_engine_fails_one_utterance_and_is_rebuilt(running, engine, monkeypatch):
     """The request ends as failed, engine; after the rebuild the next one is spoken."""
 
-    def fail():
+    def fail(*_args):
         raise EngineError("llama_decode returned -1")
 
-    monkeypatch.setattr(engine._model, "next_frame", fail)
+    monkeypatch.setattr(engine._model, "next_frames", fail)
     running.service.say(request())
     done = running.final("a")
     assert (done.event_type, done.reason) == (EventType.FAILED, Reason.ENGINE)
@@ -116,7 +116,7 @@ def test_an_engine_that_stays_broken_is_fatal(running, engine, monkeypatch):
     def fail(*_args):
         raise EngineError("llama_decode returned -1")
 
-    monkeypatch.setattr(engine._model, "next_frame", fail)
+    monkeypatch.setattr(engine._model, "next_frames", fail)
     monkeypatch.setattr(engine, "rebuild", fail)
     running.service.say(request())
     assert running.final("a").event_type is EventType.FAILED

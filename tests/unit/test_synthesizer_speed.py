@@ -197,7 +197,7 @@ def test_a_runaway_at_another_speed_takes_back_what_the_ring_got(engine, monkeyp
     monkeypatch.setattr(engine, "_defaults", engine.sampling(temperature=0.8, depth_temperature=0.8))
     restarts = []
     original = engine._model.restart
-    monkeypatch.setattr(engine._model, "restart", lambda rng: restarts.append(1) or original(rng))
+    monkeypatch.setattr(engine._model, "restart", lambda *args: restarts.append(1) or original(*args))
     plain, _ = speak(engine, f"{FIRST} {FIRST}")
     restarts.clear()
     ring = Taken()

@@ -1,9 +1,8 @@
-"""The CSM family: prompt, frame loop and end of speech (CSM-1B, and the starter voice in its shape)."""
+"""The CSM family: prompt, lanes and end of speech (CSM-1B, and the starter voice in its shape)."""
 
 import contextlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
@@ -12,46 +11,37 @@ import numpy as np
 from daemon.engine.backbone import Backbone
 from daemon.engine.bundle import Bundle
 from daemon.engine.depth_decoder import DepthDecoder
+from daemon.engine.frames import FrameLoop, StageTimes
 from daemon.engine.heads import Heads
 from daemon.engine.kv_files import KvFiles
+from daemon.engine.lane import FrameLimits, Lane
 from daemon.engine.llama import runtime
 from daemon.engine.prompt import Prompt
 from daemon.engine.prompt_segment import PromptSegment
-from daemon.engine.sampling import Sampler, Sampling
+from daemon.engine.sampling import Sampling
 from daemon.engine.tokenizer import PromptTokenizer
 from daemon.engine.voices import Voice, max_prompt
 from daemon.errors import BadRequestError
 
-
-@dataclass(slots=True)
-class StageTimes:
-    """Seconds spent in each stage since the last reset, and how many frames came of it."""
-
-    prefill: float = 0.0
-    backbone: float = 0.0
-    depth: float = 0.0
-    heads: float = 0.0
-    sampling: float = 0.0
-    codec: float = 0.0
-    frames: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FrameLimits:
-    """How many frames a segment may have, from the number of its text tokens."""
-
-    least: int
-    """No end of speech before this many."""
-    most: int
-    """Speech is cut after this many: it has run away."""
+_MEASURED_FRAMES = 4
+"""The first of them is slower: llama.cpp plans anew for another number of sequences."""
 
 
 class CsmModel:
-    """Codes for a segment of text, one frame at a time.
+    """Codes for segments of text, one frame at a time; segments that do not hear each other may go side by side.
+
+    Args:
+        bundle: what to load.
+        num_threads: of llama.cpp and of onnxruntime's heads.
+        num_lanes: the most segments side by side, as far as there is memory for them.
+        linked: each segment hears those before it, where the model was trained for that; then ``num_lanes`` is 1.
+        kv_folder: where the states of recorded voices are kept; None: nowhere.
+        kv_bytes: of them together.
 
     Attributes:
-        codes: int32 [Q], the frame that ``next_frame`` made; overwritten by the next.
-        times: what the stages have taken.
+        num_lanes: as above.
+        linked: whether segments hear those before them.
+        frames: makes the frames.
 
     Source: SesameAILabs/csm generator.py ``generate`` and models.py ``generate_frame`` (revision 2d72082).
 
@@ -59,17 +49,30 @@ class CsmModel:
         ModelError: a part of the bundle is damaged or does not fit the others.
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, kv_folder: Path | None = None, kv_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        num_threads: int,
+        num_lanes: int = 1,
+        linked: bool = True,
+        kv_folder: Path | None = None,
+        kv_bytes: int = 0,
+    ) -> None:
         manifest = bundle.manifest
         exact = manifest.recipe == manifest.depth_storage == "f32"
         self._manifest = manifest
         self._tokenizer = PromptTokenizer(bundle)
+        self.linked = linked and manifest.limits.context_s > 0
+        self.num_lanes = 1 if self.linked else num_lanes
         with contextlib.ExitStack() as opened:
-            self._backbone = Backbone(bundle, num_threads=num_threads, exact=exact)
+            self._backbone = Backbone(bundle, num_threads=num_threads, num_lanes=self.num_lanes, exact=exact)
             opened.callback(self._backbone.model.close)
-            self._depth = DepthDecoder(bundle, num_threads=num_threads, exact=exact)
+            self.num_lanes = len(self._backbone.model.positions)
+            self._depth = DepthDecoder(bundle, num_threads=num_threads, num_lanes=self.num_lanes, exact=exact)
             opened.callback(self._depth.model.close)
-            self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
+            hiddens = self._backbone.model.hiddens, self._depth.model.hiddens
+            self._heads = Heads(bundle, *hiddens, num_threads=num_threads)
             self._opened = opened.pop_all()
         hashes = " ".join(manifest.files[role].sha256 for role in ("backbone", "text_embeddings", "audio_embeddings"))
         reads = f"exact={exact} batch={self._backbone.model.max_batch} bidirectional={manifest.prompt.bidirectional}"
@@ -79,23 +82,27 @@ class CsmModel:
             frames_per_token=manifest.limits.seconds_per_token * manifest.audio.frame_rate,
             files=KvFiles(kv_folder, kv_bytes, f"{hashes} {reads} {runtime()}"),
         )
-        size = manifest.audio.codebook_size
-        stop = manifest.stop.code
-        self._num_classes = max(size, size if stop is None else stop + 1)
-        self._logits0 = self._heads.logits[: self._num_classes]
-        self._logits = self._heads.logits[:size]
-        self._unused = slice(size, self._num_classes - (stop is not None))  # classes that are neither code nor stop
-        self._stop_class = 0 if stop is None else stop
-        self._sampler = Sampler(self._num_classes)
-        self.codes = np.zeros(manifest.audio.num_codebooks, np.int32)
-        self.times = StageTimes()
-        self._frames = 0
-        self._tokens: list[int] = []
-        self._spoken = np.zeros((manifest.limits.context if self._prompt.keeps else 0, len(self.codes)), np.int32)
+        self.frames = FrameLoop(manifest, self._backbone, self._depth, self._heads)
+        self._free = [self._new_lane(number) for number in range(self.num_lanes)]
+        self._busy: list[Lane] = []
+        self._last: Lane | None = None  # of the linked segment before
         self._voice = Voice("", "", "", 0)
-        self._limits = FrameLimits(0, 0)
-        self._sampling = self._depth_sampling = Sampling(0.0, 1)
-        self._rng = np.random.default_rng(0)
+        self._is_open = False
+
+    def _new_lane(self, number: int) -> Lane:
+        num_codebooks = self._manifest.audio.num_codebooks
+        room = self._manifest.limits.context if self._prompt.keeps else 0
+        return Lane(number, np.zeros(num_codebooks, np.int32), np.zeros((room, num_codebooks), np.int32))
+
+    @property
+    def times(self) -> StageTimes:
+        """What the stages have taken since ``reset_times``."""
+        return self.frames.times
+
+    def reset_times(self) -> StageTimes:
+        """Start counting anew; returns the new counters."""
+        self.frames.times = StageTimes()
+        return self.frames.times
 
     def encode(self, text: str, speaker: int) -> list[int]:
         """The prompt of a segment as token ids."""
@@ -129,6 +136,8 @@ class CsmModel:
     ) -> None:
         """Begin an utterance: the segments that ``start`` begins go on from the voice's recording and the conversation.
 
+        What was under way is given up.
+
         ``stop`` is asked while either of both reads, which can take seconds.
 
         Raises:
@@ -136,6 +145,8 @@ class CsmModel:
             EngineError: llama.cpp failed.
         """
         began = perf_counter()
+        while self._busy:
+            self.release(self._busy[0])
         self._voice = voice
         self._backbone.model.stop = stop
         recorded = None
@@ -144,113 +155,121 @@ class CsmModel:
             if recorded.num_positions > max_prompt(self._manifest):
                 raise BadRequestError("too_long", f"the recording of voice {voice.name} is too long for this model")
         self._prompt.begin(recorded, conversation)
-        self._tokens = []
+        self._last = None
+        self._is_open = False
         self.times.prefill += perf_counter() - began
 
-    def start(self, text: str, rng: np.random.Generator, sampling: Sampling, depth: Sampling) -> None:
-        """Begin a segment; the one before becomes its context, where the model was trained for that.
+    def has_lane_for(self, text: str) -> bool:
+        """Whether a segment can begin beside those that are under way."""
+        if not self._free:
+            return False
+        tokens = self.encode(text, self._voice.speaker)
+        try:
+            most = self.frame_limits(len(tokens)).most
+        except BadRequestError:
+            return False  # it is refused when its turn comes
+        return self._prompt.has_room(len(tokens) + most)
+
+    def start(self, text: str, rng: np.random.Generator, sampling: Sampling, depth: Sampling) -> Lane:
+        """Begin a segment: alone, or where there is ``has_lane_for`` it.
 
         Raises:
             BadRequestError: the segment is too long.
             EngineError: llama.cpp failed.
         """
         began = perf_counter()
-        if self._tokens:
-            self._prompt.close(self.spoken())
-        self._tokens = self.encode(text, self._voice.speaker)
-        self._limits = self.frame_limits(len(self._tokens))
-        self._prompt.open(len(self._tokens) + self._limits.most)
-        self._read(rng, sampling, depth)
+        tokens = self.encode(text, self._voice.speaker)
+        limits = self.frame_limits(len(tokens))
+        self._make_room(len(tokens) + limits.most)
+        lane = min(self._free, key=lambda lane: lane.number)
+        self._free.remove(lane)
+        self._busy.append(lane)
+        lane.tokens, lane.limits, lane.sampling, lane.depth_sampling = tokens, limits, sampling, depth
+        self._read(lane, rng)
+        self._last = lane if self.linked else None
         self.times.prefill += perf_counter() - began
+        return lane
 
-    def restart(self, rng: np.random.Generator) -> None:
+    def _make_room(self, num_positions: int) -> None:
+        """See that a text and its speech fit behind what is said before them."""
+        if self._is_open and not self.linked and self._prompt.has_room(num_positions):
+            return
+        if self._is_open:
+            self._prompt.close(self.spoken(self._last) if self._last else [])
+        self._prompt.open(num_positions)
+        self._is_open = True
+
+    def restart(self, lane: Lane, rng: np.random.Generator) -> None:
         """Begin the same segment again.
 
         Raises:
             EngineError: llama.cpp failed.
         """
         began = perf_counter()
-        self._prompt.reopen()
-        self._read(rng, self._sampling, self._depth_sampling)
+        self._read(lane, rng)
         self.times.prefill += perf_counter() - began
 
-    def _read(self, rng: np.random.Generator, sampling: Sampling, depth: Sampling) -> None:
-        self._backbone.prefill_text(self._tokens)
-        self._rng, self._sampling, self._depth_sampling = rng, sampling, depth
-        self._frames = 0
+    def _read(self, lane: Lane, rng: np.random.Generator) -> None:
+        self._prompt.reopen(lane.number)
+        self._backbone.prefill_text(lane.tokens, lane.number)
+        lane.rng, lane.frames, lane.ended = rng, 0, False
 
-    def spoken(self) -> list[PromptSegment]:
+    def spoken(self, lane: Lane) -> list[PromptSegment]:
         """The segment as context of others; none where that is of no use: nothing came of it, or it was cut."""
-        if not self._prompt.keeps or not self._frames or self.ran_away:
+        if not self._prompt.keeps or not lane.frames or lane.ran_away:
             return []
-        return [PromptSegment(self._tokens, self._spoken[: self._frames].copy())]
+        return [PromptSegment(lane.tokens, lane.kept[: lane.frames].copy())]
 
-    @property
-    def ran_away(self) -> bool:
-        """Whether the segment has had all the frames it may have without an end of speech."""
-        return self._frames >= self._limits.most
-
-    def next_frame(self) -> bool:
-        """Make the next frame in ``codes``; False at the end of speech (or when ``ran_away``).
+    def next_frames(self, lanes: list[Lane]) -> None:
+        """Make the next frame of each, in its ``codes``; at the end of its speech a lane has ``ended`` instead.
 
         Raises:
             EngineError: llama.cpp or onnxruntime failed.
         """
-        if self.ran_away:
-            return False
-        times, codes = self.times, self.codes
-        began = perf_counter()
-        if self._frames:
-            self._backbone.step(codes)
-        backbone_done = perf_counter()
-        self._heads.run(0)
-        heads_done = perf_counter()
-        code = self._sample_first()
-        times.backbone += backbone_done - began
-        times.heads += heads_done - backbone_done
-        times.sampling += perf_counter() - heads_done
-        if self._manifest.stop.kind == "code" and code == self._stop_class:
-            return False
-        codes[0] = code
-        self._fill_depth(code)
-        if self._manifest.stop.kind == "zero_frame" and not codes.any():
-            return False
-        if self._prompt.keeps:
-            self._spoken[self._frames] = codes
-        self._frames += 1
-        times.frames += 1
-        return True
+        if len(lanes) > 1:
+            self._close_ranks()
+            lanes.sort(key=lambda lane: lane.number)
+        self.frames.step(lanes)
 
-    def _sample_first(self) -> int:
-        logits = self._logits0
-        logits[self._unused] = -np.inf
-        if self._frames < self._limits.least:
-            # For a frame of zeros this bans code 0 of codebook 0 alone, which ends speech but is a rare code otherwise.
-            logits[self._stop_class] = -np.inf
-        return self._sampler.sample(logits, self._sampling, self._rng)
+    def _close_ranks(self) -> None:
+        """Number the busy lanes from 0 on: llama.cpp reads together only sequences that follow one another."""
+        for number in range(len(self._busy)):
+            if all(lane.number != number for lane in self._busy):
+                last = max(self._busy, key=lambda lane: lane.number)
+                spare = next(lane for lane in self._free if lane.number == number)
+                self._prompt.move(last.number, number)
+                last.number, spare.number = number, last.number
 
-    def _fill_depth(self, code: int) -> None:
-        """Codebooks 1..Q-1 of this frame, in ``codes``."""
-        times, codes, depth, logits = self.times, self.codes, self._depth, self._logits
-        depth_s = heads_s = sampling_s = 0.0
-        mark = perf_counter()
-        for codebook in range(1, len(codes)):
-            if codebook == 1:
-                depth.start(self._heads.depth_input, code)
-            else:
-                depth.step(codebook - 1, code)
-            stepped = perf_counter()
-            self._heads.run(codebook)
-            headed = perf_counter()
-            code = self._sampler.sample(logits, self._depth_sampling, self._rng)
-            codes[codebook] = code
-            depth_s += stepped - mark
-            heads_s += headed - stepped
-            mark = perf_counter()
-            sampling_s += mark - headed
-        times.depth += depth_s
-        times.heads += heads_s
-        times.sampling += sampling_s
+    def measure_lanes(self, text: str) -> float:
+        """How many times as many frames a second all lanes give together as one does.
+
+        Raises:
+            EngineError: llama.cpp or onnxruntime failed.
+        """
+        sampling = Sampling(0.0, 1)
+        self.begin(Voice("", "", "", 0), [])
+        lanes: list[Lane] = []
+        times: list[float] = []
+        for count in (1, self.num_lanes):
+            while len(lanes) < count:
+                lanes.append(self.start(text, np.random.default_rng(0), sampling, sampling))
+            for _ in range(_MEASURED_FRAMES):
+                began = perf_counter()
+                self.next_frames(lanes)
+                times.append(perf_counter() - began)
+        alone, together = min(times[1:_MEASURED_FRAMES]), min(times[_MEASURED_FRAMES + 1 :])
+        return self.num_lanes * alone / together
+
+    def use_one_lane(self) -> None:
+        """Make one segment at a time from the next utterance on."""
+        self.begin(Voice("", "", "", 0), [])
+        self.num_lanes = 1
+        self._free = [lane for lane in self._free if lane.number == 0]
+
+    def release(self, lane: Lane) -> None:
+        """The segment is over; its lane can take another."""
+        self._busy.remove(lane)
+        self._free.append(lane)
 
     def close(self) -> None:
         """Free both models."""
