@@ -106,3 +106,57 @@ def test_what_is_no_model_is_refused(tmp_path):
 def test_the_build_tells_its_instruction_sets():
     """At least what every 64-bit machine has."""
     assert {"SSE3", "NEON"} & set(system_info().split())
+
+
+@pytest.fixture
+def three():
+    """The starter's backbone, exact, with room for three sequences."""
+    with LlamaModel(BACKBONE, num_positions=64, max_batch=16, num_threads=1, num_sequences=3, exact=True) as opened:
+        yield opened
+
+
+def test_sequences_side_by_side_are_each_as_alone(model, three, embeddings):
+    """Of different lengths, two positions a call or one, and with one of them left out."""
+    parts = [embeddings[:6], embeddings[10:13], -embeddings[20:25]]
+    alone = []
+    for part in parts:
+        model.rewind(0)
+        model.prefill(part)
+        alone.append([model.step(row).copy() for row in embeddings[:4]])
+    for sequence, part in enumerate(parts):
+        three.prefill(part, sequence)
+    three.inputs[:6] = np.tile(embeddings[:2], (3, 1))
+    three.decode(2, range(3))
+    np.testing.assert_allclose(three.hiddens, [steps[1] for steps in alone], rtol=0, atol=1e-4)
+    three.inputs[:2] = embeddings[2]
+    three.decode(1, (0, 1))
+    three.inputs[:3] = [embeddings[3], embeddings[3], embeddings[2]]
+    three.decode(1, range(3))
+    np.testing.assert_allclose(three.hiddens, [alone[0][3], alone[1][3], alone[2][2]], rtol=0, atol=1e-4)
+    assert three.positions == [10, 7, 8]
+
+
+def test_a_copied_sequence_goes_on_as_its_source(three, embeddings):
+    """What the target held before is gone; the source is as it was; both can be cut back."""
+    three.prefill(embeddings[:12])
+    three.prefill(-embeddings[:20], 2)
+    three.copy(0, 2)
+    assert three.positions == [12, 0, 12]
+    np.testing.assert_array_equal(three.hiddens[2], three.hiddens[0])
+    three.rewind(8, 2)
+    three.rewind(8, 0)
+    three.inputs[:1] = embeddings[20]
+    three.decode(1, (0,))
+    three.inputs[:1] = embeddings[20]
+    three.decode(1, (2,))
+    np.testing.assert_array_equal(three.hiddens[2], three.hiddens[0])
+
+
+def test_sequences_are_as_many_as_memory_affords(monkeypatch):
+    """A quarter of what is free, and one in any case."""
+    options = {"num_positions": 64, "max_batch": 16, "num_threads": 1, "num_sequences": 3}
+    with LlamaModel(BACKBONE, **options) as plenty:
+        assert len(plenty.positions) == 3
+    monkeypatch.setattr("daemon.engine.llama.available_memory", lambda: 1 << 20)
+    with LlamaModel(BACKBONE, **options) as scarce:
+        assert len(scarce.positions) == 1
