@@ -29,6 +29,7 @@ LAYERS = (
         "native_noise",
         "sound_file",
         "recent_ids",
+        "client_socket",
     ),
     ("text", "engine"),
     ("audio",),
@@ -47,7 +48,7 @@ GROUPS = {
         ("render", "render_text", "bandwidth", "bench", "doctor", "voice", "prerender", "discovery"), "tools"
     ),
     **dict.fromkeys(("output", "phrases", "reading", "speech", "text_source"), "synthesizer"),
-    **dict.fromkeys(("client_say", "client_socket"), "client"),
+    "client_say": "client",
 }
 """Modules that are one part of the program together, and may import each other."""
 CLIENT = "client"
