@@ -179,7 +179,7 @@ def test_the_bench_daemon_is_configured_like_the_one_under_test(tmp_path):
             "engine": {"threads": 3, "bundle": "other", "bundle_path": ["/a", "/b"]},
             "mqtt": {"enabled": True, "host": "far.example"},
             "audio": {"sink": "wav", "path": "/out.wav", "lead_ms": 1000},
-            "quiet": {"from": "22:00"} if "from" in Config().quiet.model_dump() else {},
+            "quiet": {"start": "22:00", "end": "06:00"},
         }
     )
     text = to_toml(child_config(config, Path("/bundle"), tmp_path / "s"))

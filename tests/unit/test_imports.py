@@ -170,4 +170,14 @@ print(*{name.split(".")[0] for name in sys.modules})
     done = subprocess.run([sys.executable, "-c", code], cwd=DAEMON.parent, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"daemon", "llama_cpp", "onnxruntime"} <= loaded
-    assert not loaded & {"torch", "transformers", "safetensors", "onnx", "gguf", "ml_dtypes", "quantize", "training"}
+    assert not loaded & {
+        "matplotlib",
+        "torch",
+        "transformers",
+        "safetensors",
+        "onnx",
+        "gguf",
+        "ml_dtypes",
+        "quantize",
+        "training",
+    }
