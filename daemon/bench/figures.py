@@ -13,8 +13,6 @@ from daemon.bench.speaking import Frames, Speech, Spoken
 from daemon.engine.bundle import Manifest
 
 LLAMA_STAGES = ("backbone", "depth")
-NATIVE_STAGES = ("prefill", "backbone", "depth", "heads", "codec")
-"""Those that are a call of llama.cpp or onnxruntime and little else."""
 
 
 def engine_figures(speech: Speech) -> dict[str, Any]:
@@ -53,9 +51,8 @@ def steady_figures(steady: Frames) -> dict[str, Any]:
 
 
 def outside_share(steady: Frames) -> float:
-    """Sampling and Python's share of the frames' time."""
-    whole = sum(steady.seconds)
-    return max(0.0, 1 - sum(steady.stages[name] for name in NATIVE_STAGES) / whole)
+    """Sampling's share of the frames' time, and Python's, the stages' own included."""
+    return max(0.0, 1 - steady.native_s / sum(steady.seconds))
 
 
 def memory_figures(manifest: Manifest, steady: Frames, meter: BandwidthMeter) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from daemon.bandwidth import BandwidthMeter
 from daemon.bench.texts import TEXTS
 from daemon.engine.engine import Engine
 from daemon.engine.families.csm import StageTimes
+from daemon.engine.native_time import NATIVE
 from daemon.synthesizer import Synthesizer
 from daemon.values import SAMPLE_RATE
 
@@ -24,10 +25,13 @@ class Frames:
     seconds: list[float] = field(default_factory=list)
     stages: dict[str, float] = field(default_factory=dict)
     """Seconds in each stage, of all of them together."""
+    native_s: float = 0.0
+    """Seconds in llama.cpp and onnxruntime, likewise."""
 
-    def add(self, seconds: float, before: dict[str, float], after: dict[str, float]) -> None:
+    def add(self, seconds: float, native_s: float, before: dict[str, float], after: dict[str, float]) -> None:
         """One frame, with the stages' counters before and after it."""
         self.seconds.append(seconds)
+        self.native_s += native_s
         for name, value in after.items():
             self.stages[name] = self.stages.get(name, 0.0) + value - before[name]
 
@@ -81,17 +85,17 @@ def _speak(engine: Engine, synthesizer: Synthesizer, text: str, steady: Frames) 
     session.flush()
     spoken.synthesis_s = perf_counter() - mark
     while not spoken.cut:
-        before = _counters(engine)
+        before, native_s = _counters(engine), NATIVE.seconds
         mark = perf_counter()
         chunk = session.next_audio_chunk()
-        seconds = perf_counter() - mark
+        seconds, native_s = perf_counter() - mark, NATIVE.seconds - native_s
         spoken.synthesis_s += seconds
         if chunk is None:
             break
         spoken.first_audio_s = spoken.first_audio_s or spoken.synthesis_s
         if session.chunk.frames:
             if session.chunk.segment == segment:
-                steady.add(seconds, before, _counters(engine))
+                steady.add(seconds, native_s, before, _counters(engine))
             segment = session.chunk.segment
         spoken.cut = spoken.synthesis_s > TEXT_S
     spoken.audio_s = session.num_samples / SAMPLE_RATE

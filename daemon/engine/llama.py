@@ -7,12 +7,14 @@ import ctypes
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 import llama_cpp
 import numpy as np
 
+from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
 from daemon.values import F32
 
@@ -131,8 +133,10 @@ class LlamaModel:
         batch.n_tokens = count
         for i in range(count):
             batch.pos[i] = position + i
+        began = perf_counter()
         status = llama_cpp.llama_decode(self._context, batch)
         output = llama_cpp.llama_get_embeddings_ith(self._context, -1) if status == 0 else None
+        NATIVE.seconds += perf_counter() - began
         if not output:
             reason = f" ({_last_error})" if _last_error else ""
             raise EngineError(f"{self._path.name}: llama_decode returned {status} at position {position}{reason}")

@@ -66,8 +66,8 @@ def test_stages_beside_each_other_leave_no_negative_rest():
 
 
 def test_outside_is_what_the_libraries_did_not_take():
-    """Sampling and Python's own time; of an empty measurement there is no share."""
-    steady = Frames([0.1, 0.1], stages(backbone=0.1, depth=0.05, heads=0.02, codec=0.02, sampling=0.008))
+    """Sampling and Python's own time, also within a stage; of an empty measurement there is no share."""
+    steady = Frames([0.1, 0.1], stages(backbone=0.2), native_s=0.19)
     assert figures.outside_share(steady) == pytest.approx(0.05)
     empty = figures.steady_figures(Frames())
     assert empty == dict.fromkeys(

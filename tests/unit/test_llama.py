@@ -1,11 +1,14 @@
 """The owner of llama.cpp: positions, batches, rewinding, and the state of the KV cache."""
 
+import threading
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
 
 from daemon.engine.llama import LlamaModel, system_info
+from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
 
 BACKBONE = Path(__file__).resolve().parents[2] / "models" / "starter" / "backbone.gguf"
@@ -106,3 +109,15 @@ def test_what_is_no_model_is_refused(tmp_path):
 def test_the_build_tells_its_instruction_sets():
     """At least what every 64-bit machine has."""
     assert {"SSE3", "NEON"} & set(system_info().split())
+
+
+def test_time_in_the_library_is_counted_for_the_thread_that_spent_it(model, embeddings):
+    """No more than the time that passed, and none of it in another thread's count."""
+    before, began = NATIVE.seconds, perf_counter()
+    model.prefill(embeddings)
+    assert 0 < NATIVE.seconds - before <= perf_counter() - began
+    others = []
+    thread = threading.Thread(target=lambda: others.append(NATIVE.seconds))
+    thread.start()
+    thread.join()
+    assert others == [0.0]
