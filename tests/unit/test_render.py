@@ -1,4 +1,4 @@
-"""crier render, bench and doctor: the commands that need no daemon."""
+"""crier render and doctor: the commands that need no daemon."""
 
 import contextlib
 import io
