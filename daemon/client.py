@@ -131,7 +131,7 @@ def _add_bench(commands: Any, config: argparse.ArgumentParser) -> None:
     bench.add_argument("--compare", metavar="OLD.json", help="set it beside what --json printed another time")
     bench.add_argument("--plot", metavar="FILE.png", help="draw the stages, and latency by length of text")
     bench.add_argument("--peers", action="store_true", help="espeak-ng, flite, transformers and llama-bench, too")
-    bench.add_argument("--llama-bench", metavar="PATH", help="llama.cpp's own bench, where it is not on the PATH")
+    bench.add_argument("--llama-bench", metavar="PATH", help="as --peers, with llama.cpp's own bench from there")
     bench.set_defaults(run=_elsewhere("daemon.bench.command"))
 
 

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             config,
             rounds=args.rounds,
             idle_s=args.idle_s,
-            peers=args.peers,
+            peers=args.peers or args.llama_bench is not None,
             llama_bench=args.llama_bench,
             say=status.update,
         )

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from daemon.bench import compare, plot
-from daemon.bench.child import child_config
+from daemon.bench.child import Child, child_config
 from daemon.bench.environment import child_environment, peer_environment
 from daemon.bench.peers import measure_peers
 from daemon.bench.result import FORMAT, ROWS, shown
@@ -20,6 +20,7 @@ from daemon.client import main
 from daemon.config import Config
 from daemon.engine.bundle import load_bundle
 from daemon.engine.toml_text import to_toml
+from daemon.errors import EngineError
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE = {
@@ -206,6 +207,13 @@ def test_the_bench_daemon_writes_to_no_folder_of_the_user(tmp_path):
     assert found["PYTHONPATH"] == f"{ROOT}:/lib/mine"
     assert not {"CACHE_DIRECTORY", "NOTIFY_SOCKET"} & found.keys()
     assert {found[name] for name in ("HOME", "XDG_CACHE_HOME")} == {str(tmp_path), str(tmp_path / "cache")}
+
+
+@pytest.mark.engine
+def test_a_bench_daemon_that_does_not_start_says_why(tmp_path):
+    """Its exit code and its last words, at once."""
+    with pytest.raises(EngineError, match=r"ended with 66: .*/none"):
+        Child(Config(), tmp_path / "none", tmp_path)
 
 
 def test_peers_run_as_they_come():
