@@ -111,10 +111,7 @@ def _add_local_commands(commands: Any) -> None:
         "--json", action="store_true", help='the lines are JSON objects as on the socket: {"text": ..., "voice": ...}'
     )
     prerender.set_defaults(run=_with_places("daemon.prerender"))
-    bench = commands.add_parser("bench", parents=[config], help="how fast a bundle speaks here")
-    bench.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
-    bench.add_argument("--rounds", type=_positive, default=3)
-    bench.set_defaults(run=_elsewhere("daemon.bench"))
+    _add_bench(commands, config)
     doctor = commands.add_parser("doctor", parents=[config], help="what this machine has, and what is missing")
     doctor.set_defaults(run=_with_places("daemon.doctor"))
     discovery = commands.add_parser("discovery", help="what Home Assistant is told of this speaker", epilog=_EPILOG)
@@ -122,6 +119,20 @@ def _add_local_commands(commands: Any) -> None:
     discovery.add_argument("--remove", action="store_true", help="take the speaker out of Home Assistant again")
     discovery.set_defaults(run=_with_places("daemon.discovery"))
     _add_voice(commands)
+
+
+def _add_bench(commands: Any, config: argparse.ArgumentParser) -> None:
+    bench = commands.add_parser("bench", parents=[config], help="how fast a bundle speaks here", epilog=_EPILOG)
+    bench.add_argument("--bundle", metavar="DIR|NAME", type=_bundle)
+    bench.add_argument("--rounds", type=_positive, default=3, metavar="N", help="times every text is spoken (3)")
+    bench.add_argument(
+        "--idle-s", type=_idle, default=30.0, metavar="SECONDS", help="how long the idle daemon is watched; 0: not (30)"
+    )
+    bench.add_argument("--compare", metavar="OLD.json", help="set it beside what --json printed another time")
+    bench.add_argument("--plot", metavar="FILE.png", help="draw the stages, and latency by length of text")
+    bench.add_argument("--peers", action="store_true", help="espeak-ng, flite, transformers and llama-bench, too")
+    bench.add_argument("--llama-bench", metavar="PATH", help="as --peers, with llama.cpp's own bench from there")
+    bench.set_defaults(run=_elsewhere("daemon.bench.command"))
 
 
 def _add_voice(commands: Any) -> None:
@@ -155,6 +166,12 @@ def _bundle(text: str) -> str:
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def _idle(text: str) -> float:
+    if not 0 <= (number := float(text)) <= 3600:
+        raise argparse.ArgumentTypeError("must be 0 to 3600")
     return number
 
 

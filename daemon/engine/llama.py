@@ -7,12 +7,14 @@ import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
 import llama_cpp
 import numpy as np
 
+from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
 from daemon.metrics import available_memory
 from daemon.values import F32
@@ -162,7 +164,9 @@ class LlamaModel:
                 batch.seq_id[row][0] = sequence
                 row += 1
         batch.n_tokens = row
+        began = perf_counter()
         status = llama_cpp.llama_decode(self._context, batch)
+        NATIVE.seconds += perf_counter() - began
         row = -1
         for sequence in sequences:
             row += count

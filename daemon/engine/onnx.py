@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
 from daemon.values import Array
 
@@ -93,10 +95,12 @@ class BoundRun:
         Raises:
             EngineError: onnxruntime failed.
         """
+        began = perf_counter()
         try:
             self._run(self._binding)
         except Exception as err:  # see OnnxModel
             raise EngineError(f"{self._path.name}: onnxruntime failed: {_first_line(err)}") from err
+        NATIVE.seconds += perf_counter() - began
 
 
 def _specs(args: Sequence[Any]) -> dict[str, Spec]:

@@ -1,4 +1,4 @@
-"""crier bench and doctor beyond the starter voice: bytes a frame, what memory allows, and voices without an end."""
+"""crier doctor beyond the starter voice: bytes a frame, and what memory allows."""
 
 import argparse
 import json
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import bench, doctor
-from daemon.config_sections import EngineConfig
+from daemon import bandwidth, doctor
 from daemon.engine.bundle import load_bundle
 from daemon.places import find_places
 
@@ -38,8 +37,8 @@ def test_a_frame_reads_the_depth_decoder_once_a_further_codebook():
     files = tomllib.loads((STARTER / "manifest.toml").read_text())["files"]
     once = sum(files[role]["bytes"] for role in ("backbone", "heads", "codec_decoder"))
     total = once + (manifest.audio.num_codebooks - 1) * files["depth_decoder"]["bytes"]
-    assert bench.bytes_per_frame(manifest) == total
-    assert bench.bandwidth_rtf(manifest, 2 * 12.5 * total) == pytest.approx(0.5)
+    assert bandwidth.bytes_per_frame(manifest) == total
+    assert bandwidth.bandwidth_rtf(manifest, 2 * 12.5 * total) == pytest.approx(0.5)
 
 
 def test_doctor_judges_every_intact_bundle(report, tmp_path):
@@ -60,8 +59,8 @@ def test_doctor_judges_every_intact_bundle(report, tmp_path):
         bundle = bundles[name]
         assert bundle["name"] == name
         assert bundle["bytes_per_frame"] == found["configured"]["bytes_per_frame"]
-        bandwidth = found["bandwidth_by_threads"][str(bundle["threads"])]
-        assert bundle["bandwidth_rtf"] == pytest.approx(bundle["bytes_per_frame"] * 12.5 / bandwidth, rel=0.01)
+        speed = found["bandwidth_by_threads"][str(bundle["threads"])]
+        assert bundle["bandwidth_rtf"] == pytest.approx(bundle["bytes_per_frame"] * 12.5 / speed, rel=0.01)
     assert (bundles["starter"]["can_clone"], bundles["other"]["can_clone"]) == (False, True)
     assert found["bandwidth_bytes_per_s"] == found["bandwidth_by_threads"]["1"]
 
@@ -76,16 +75,4 @@ def test_doctor_measures_memory_with_the_threads_that_the_engine_would_run(repor
     assert found["bandwidth_by_threads"] == {"1": 1_000_000_000, "3": 3_000_000_000}
     assert found["bundles"][0]["bandwidth_rtf"] == pytest.approx(
         found["bundles"][0]["bytes_per_frame"] * 12.5 / 3e9, 0.01
-    )
-
-
-def test_bench_ends_though_the_speech_does_not(monkeypatch):
-    """A text is cut, and no other begun, when the time is up; what was spoken until then is measured."""
-    monkeypatch.setattr(bench, "TEXT_S", 0.0)
-    monkeypatch.setattr(bench, "TOTAL_S", 0.0)
-    figures = bench.measure(EngineConfig(), rounds=50)
-    assert (figures["utterances"], figures["cut"]) == (1, 1)
-    assert figures["rtf"] > 0
-    assert figures["bandwidth_rtf"] == pytest.approx(
-        figures["bytes_per_frame"] * 12.5 / figures["bandwidth_bytes_per_s"], rel=0.01
     )

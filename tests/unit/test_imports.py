@@ -29,6 +29,7 @@ LAYERS = (
         "native_noise",
         "sound_file",
         "recent_ids",
+        "client_socket",
     ),
     ("text", "engine"),
     ("audio",),
@@ -43,9 +44,11 @@ GROUPS = {
     **dict.fromkeys(("desk", "speaking", "remote"), "service"),
     **dict.fromkeys(("checks", "prebuffer", "quiet", "rendering", "sentences"), "service"),
     "queue_item": "announcements",
-    **dict.fromkeys(("render", "render_text", "bench", "doctor", "voice", "prerender", "discovery"), "tools"),
+    **dict.fromkeys(
+        ("render", "render_text", "bandwidth", "bench", "doctor", "voice", "prerender", "discovery"), "tools"
+    ),
     **dict.fromkeys(("output", "phrases", "reading", "speech", "text_source"), "synthesizer"),
-    **dict.fromkeys(("client_say", "client_socket"), "client"),
+    "client_say": "client",
 }
 """Modules that are one part of the program together, and may import each other."""
 CLIENT = "client"
@@ -167,4 +170,14 @@ print(*{name.split(".")[0] for name in sys.modules})
     done = subprocess.run([sys.executable, "-c", code], cwd=DAEMON.parent, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert {"daemon", "llama_cpp", "onnxruntime"} <= loaded
-    assert not loaded & {"torch", "transformers", "safetensors", "onnx", "gguf", "ml_dtypes", "quantize", "training"}
+    assert not loaded & {
+        "matplotlib",
+        "torch",
+        "transformers",
+        "safetensors",
+        "onnx",
+        "gguf",
+        "ml_dtypes",
+        "quantize",
+        "training",
+    }

@@ -1,11 +1,14 @@
 """The owner of llama.cpp: positions, batches, rewinding, and the state of the KV cache."""
 
+import threading
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pytest
 
 from daemon.engine.llama import LlamaModel, system_info
+from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
 
 BACKBONE = Path(__file__).resolve().parents[2] / "models" / "starter" / "backbone.gguf"
@@ -160,3 +163,15 @@ def test_sequences_are_as_many_as_memory_affords(monkeypatch):
     monkeypatch.setattr("daemon.engine.llama.available_memory", lambda: 1 << 20)
     with LlamaModel(BACKBONE, **options) as scarce:
         assert len(scarce.positions) == 1
+
+
+def test_time_in_the_library_is_counted_for_the_thread_that_spent_it(model, embeddings):
+    """No more than the time that passed, and none of it in another thread's count."""
+    before, began = NATIVE.seconds, perf_counter()
+    model.prefill(embeddings)
+    assert 0 < NATIVE.seconds - before <= perf_counter() - began
+    others = []
+    thread = threading.Thread(target=lambda: others.append(NATIVE.seconds))
+    thread.start()
+    thread.join()
+    assert others == [0.0]

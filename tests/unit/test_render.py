@@ -1,4 +1,4 @@
-"""crier render, bench and doctor: the commands that need no daemon."""
+"""crier render and doctor: the commands that need no daemon."""
 
 import contextlib
 import io
@@ -184,16 +184,6 @@ def test_what_cannot_be_played_is_told_and_the_file_is_there(tmp_path, monkeypat
     assert done.returncode == 74
     assert b"not played: no sound device" in done.stderr
     assert soundfile.info(wav).frames > 24_000
-
-
-def test_bench_measures_a_bundle():
-    """Figures add up: the stages of a frame and the rest are the frame."""
-    code, report = in_process("bench", "--rounds", "1", "--json")
-    assert code == 0
-    assert sum(report["frame_ms"].values()) == pytest.approx(1000 / report["frames_per_s"], rel=0.05)
-    assert report["rtf"] > 0
-    assert report["bytes_per_frame"] > 10_000_000
-    assert 0 < report["bandwidth_fraction"] < 2
 
 
 def test_doctor_reports_machine_and_problems(tmp_path):
