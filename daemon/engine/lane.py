@@ -18,6 +18,8 @@ class FrameLimits:
     """No end of speech before this many."""
     most: int
     """Speech is cut after this many: it has run away."""
+    fixed: bool = False
+    """It always has as many, for it is noise that never ends: of random weights."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +43,11 @@ class Lane:
     """Speech has ended by itself: ``codes`` is no frame of it."""
 
     @property
-    def ran_away(self) -> bool:
-        """Whether it has had all the frames it may have without an end of speech."""
+    def full(self) -> bool:
+        """Whether it has had all the frames it may have."""
         return self.frames >= self.limits.most
+
+    @property
+    def ran_away(self) -> bool:
+        """Whether it has, and should have ended before."""
+        return self.full and not self.limits.fixed

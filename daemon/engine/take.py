@@ -53,11 +53,11 @@ class Take:
         """
         spoken = not self.lane.ended
         count = self.codec.decode_frame(self.lane.codes, out) if spoken else self.codec.flush(out)
-        truncated = spoken and self.lane.ran_away
-        if truncated:
+        cut = spoken and self.lane.full
+        if cut:
             _fade_out(out[:count])
-        self.over = truncated or not spoken
-        return count, Piece(int(spoken), self.over, truncated)
+        self.over = cut or not spoken
+        return count, Piece(int(spoken), self.over, cut and self.lane.ran_away)
 
     def make_ahead(self) -> Piece:
         """``make``, and keep the samples until they are wanted.

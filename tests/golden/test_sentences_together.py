@@ -169,3 +169,14 @@ def test_linked_sentences_are_made_one_after_the_other(bundle):
     with Engine(EngineConfig(bundle=str(bundle), batch=3)) as engine:
         _, session = speak(engine, *TEXTS)
         assert not session.together
+
+
+def test_noise_of_fixed_length_does_not_run_away(engines, monkeypatch):
+    """Random weights never end speech: where the manifest gives the length itself, nothing is to be tried again."""
+    limits = engines[0].bundle.manifest.limits.model_copy(update={"min_ratio": 1.0, "max_ratio": 1.0, "slack_s": 0.0})
+    for engine in engines:
+        monkeypatch.setattr(engine._model, "_manifest", engine.bundle.manifest.model_copy(update={"limits": limits}))
+        monkeypatch.setattr(engine._model.frames, "_stops_by_code", False)
+    (alone, attempts), (together, other_attempts) = map(_speech_of, engines)
+    assert set(attempts) == set(other_attempts) == {0}
+    np.testing.assert_array_equal(alone, together)

@@ -125,7 +125,8 @@ class CsmModel:
         if num_tokens > limits.max_text_tokens or most < 1:
             message = f"a segment of {num_tokens} tokens; this voice takes at most {limits.max_text_tokens}"
             raise BadRequestError("too_long", message)
-        return FrameLimits(min(math.floor(limits.min_ratio * expected_s * rate), most), most)
+        fixed = limits.min_ratio == limits.max_ratio and limits.slack_s == 0
+        return FrameLimits(min(math.floor(limits.min_ratio * expected_s * rate), most), most, fixed)
 
     def turn(self, text: str, speaker: int) -> PromptSegment:
         """A turn of a conversation of which only the text is known."""
