@@ -173,7 +173,8 @@ def test_linked_sentences_are_made_one_after_the_other(bundle):
 
 def test_noise_of_fixed_length_does_not_run_away(engines, monkeypatch):
     """Random weights never end speech: where the manifest gives the length itself, nothing is to be tried again."""
-    limits = engines[0].bundle.manifest.limits.model_copy(update={"min_ratio": 1.0, "max_ratio": 1.0, "slack_s": 0.0})
+    fixed = {"seconds_per_token": 0.03, "min_ratio": 1.0, "max_ratio": 1.0, "slack_s": 0.0}
+    limits = engines[0].bundle.manifest.limits.model_copy(update=fixed)
     for engine in engines:
         monkeypatch.setattr(engine._model, "_manifest", engine.bundle.manifest.model_copy(update={"limits": limits}))
         monkeypatch.setattr(engine._model.frames, "_stops_by_code", False)
