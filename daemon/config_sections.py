@@ -32,7 +32,9 @@ class EngineConfig(Section):
     bundle_path: list[str] = []
     """Folders that hold bundles; empty: the repository's models/, then /var/lib/crier/models."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0
-    """llama.cpp threads; 0 chooses from the model's size and the cores."""
+    """The most llama.cpp threads; 0 chooses from the model's size and the cores."""
+    adapt_threads: bool = True
+    """Fewer of them while other programs want the cores."""
     verify: Literal["auto", "full", "size"] = "auto"
     """sha256 at start: of every file up to 64 MiB, of every file, or of none (sizes are always checked)."""
     kv_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 256

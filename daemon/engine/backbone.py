@@ -3,6 +3,7 @@
 import numpy as np
 
 from daemon.engine.bundle import Bundle
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.llama import LlamaModel
 from daemon.engine.prompt_segment import PromptSegment
 from daemon.errors import BadRequestError, ModelError
@@ -23,7 +24,9 @@ class Backbone:
     Source: SesameAILabs/csm models.py ``Model._embed_audio`` and ``generate_frame`` (revision 2d72082).
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, exact: bool) -> None:
+    def __init__(
+        self, bundle: Bundle, *, num_threads: int, governor: ThreadGovernor | None = None, exact: bool
+    ) -> None:
         limits, audio = bundle.manifest.limits, bundle.manifest.audio
         self._bidirectional = bundle.manifest.prompt.bidirectional
         at_once = max(PREFILL_BATCH, limits.max_text_tokens) if self._bidirectional else PREFILL_BATCH
@@ -32,6 +35,7 @@ class Backbone:
             num_positions=limits.context,
             max_batch=min(at_once, limits.context),
             num_threads=num_threads,
+            governor=governor,
             exact=exact,
         )
         try:

@@ -1,6 +1,7 @@
 """The depth decoder: codebooks 1..Q-1 of one frame, each from the ones before."""
 
 from daemon.engine.bundle import Bundle
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.llama import LlamaModel
 from daemon.errors import ModelError
 from daemon.values import F32
@@ -15,13 +16,16 @@ class DepthDecoder:
     Source: SesameAILabs/csm models.py ``Model.generate_frame`` (revision 2d72082).
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, exact: bool) -> None:
+    def __init__(
+        self, bundle: Bundle, *, num_threads: int, governor: ThreadGovernor | None = None, exact: bool
+    ) -> None:
         audio = bundle.manifest.audio
         self.model = LlamaModel(
             bundle.path("depth_decoder"),
             num_positions=max(audio.num_codebooks, 2),
             max_batch=2,
             num_threads=num_threads,
+            governor=governor,
             exact=exact,
         )
         try:

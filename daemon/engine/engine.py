@@ -14,6 +14,7 @@ from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, load_bundle
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel, StageTimes
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.history import History
 from daemon.engine.llama import runtime
 from daemon.engine.onnx import runtime as onnx_runtime
@@ -54,6 +55,7 @@ class Engine:
     Attributes:
         bundle: what was loaded.
         voices: its voices.
+        num_threads: the most llama.cpp threads.
         rtf: seconds of synthesis per second of audio, as measured last; above 1 it cannot keep up.
         history: what was said lately, by request.
         identity: what decides the bits of speech beside text, voice and seed.
@@ -70,6 +72,7 @@ class Engine:
             known = ", ".join(FAMILIES)
             raise ModelError(f"{self.bundle.folder}: family {manifest.family!r}, this program knows: {known}")
         self.num_threads = choose_threads(config, self.bundle)
+        self._governor = ThreadGovernor(self.num_threads) if config.adapt_threads and self.num_threads > 1 else None
         self.voices = Voices(manifest, VoiceStore(folders.voices, manifest.name))
         self.history = History(HISTORY_S * manifest.audio.frame_rate)
         self._kv = (folders.cache and folders.cache / KV_FOLDER, config.kv_cache_mb * 2**20)
@@ -86,13 +89,22 @@ class Engine:
     def _open(self) -> None:
         folder, max_bytes = self._kv
         self._model = FAMILIES[self.bundle.manifest.family](
-            self.bundle, num_threads=self.num_threads, kv_folder=folder, kv_bytes=max_bytes
+            self.bundle,
+            num_threads=self.num_threads,
+            governor=self._governor,
+            kv_folder=folder,
+            kv_bytes=max_bytes,
         )
         try:
             self._codec = CodecDecoder(self.bundle)
         except ModelError:
             self._model.close()
             raise
+
+    @property
+    def threads_now(self) -> int:
+        """How many llama.cpp threads run at present: fewer than ``num_threads`` beside programs that want the cores."""
+        return self._governor.level if self._governor else self.num_threads
 
     @property
     def times(self) -> StageTimes:

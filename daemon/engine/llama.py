@@ -13,6 +13,7 @@ from typing import Any, Self
 import llama_cpp
 import numpy as np
 
+from daemon.engine.governor import StepKind, ThreadGovernor
 from daemon.errors import EngineError, ModelError
 from daemon.values import F32
 
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _GGML_TYPE_F32, _GGML_TYPE_F16 = 0, 1
 _FLASH_ATTENTION_OFF, _FLASH_ATTENTION_AUTO = 0, -1
+_SPLIT_POSITIONS = 256
 _LOG_LEVELS = {3: logging.DEBUG, 4: logging.WARNING}  # ggml: 3 warning, 4 error; a model prints a thousand below that
 _last_error = ""
 
@@ -55,6 +57,16 @@ def runtime() -> str:
     return f"llama-cpp-python {llama_cpp.__version__} {system_info()}"
 
 
+def same_bits_with_flash_attention(num_positions: int, governor: ThreadGovernor | None) -> bool:
+    """Whether flash attention gives the same bits whatever the governor decides; it is as fast with as without it.
+
+    Beyond ``_SPLIT_POSITIONS`` it divides the KV cache between the threads, and sums in another order with another number.
+
+    Source: llama.cpp ggml/src/ggml-cpu/ops.cpp ``use_split_kv_path``; the KV cache is padded to multiples of 256.
+    """
+    return governor is None or num_positions <= _SPLIT_POSITIONS
+
+
 class PrefillStoppedError(Exception):
     """``LlamaModel.stop`` asked for it; the KV cache holds a part of what was to be read."""
 
@@ -73,6 +85,7 @@ class LlamaModel:
         num_positions: the most positions the KV cache must hold.
         max_batch: the most embeddings in one ``decode``.
         num_threads: llama.cpp threads.
+        governor: decides how many of them each step gets.
         exact: float32 KV and no flash attention, for parity (models.md measured 2e-7 against 2.5e-4).
 
     Raises:
@@ -80,7 +93,14 @@ class LlamaModel:
     """
 
     def __init__(
-        self, path: Path, *, num_positions: int, max_batch: int, num_threads: int, exact: bool = False
+        self,
+        path: Path,
+        *,
+        num_positions: int,
+        max_batch: int,
+        num_threads: int,
+        governor: ThreadGovernor | None = None,
+        exact: bool = False,
     ) -> None:
         self._path = path
         self._model: Any = None
@@ -98,7 +118,8 @@ class LlamaModel:
         context.n_threads = context.n_threads_batch = num_threads
         context.embeddings = True
         context.no_perf = True
-        context.flash_attn_type = _FLASH_ATTENTION_OFF if exact else _FLASH_ATTENTION_AUTO
+        flash = not exact and same_bits_with_flash_attention(num_positions, governor)
+        context.flash_attn_type = _FLASH_ATTENTION_AUTO if flash else _FLASH_ATTENTION_OFF
         context.type_k = context.type_v = _GGML_TYPE_F32 if exact else _GGML_TYPE_F16
         self._context = llama_cpp.llama_init_from_model(self._model, context)
         if not self._context:
@@ -114,6 +135,9 @@ class LlamaModel:
             self._batch.seq_id[i][0] = 0
             self._batch.logits[i] = 1  # embeddings=True makes every position an output anyway
         self.stop: Callable[[], bool] = _never
+        self._governor = governor
+        self._kinds: list[StepKind] = governor.kinds(max_batch) if governor else []
+        self._threads = num_threads
         self.num_positions = num_positions
         self.max_batch = max_batch
         self.position = 0
@@ -131,13 +155,22 @@ class LlamaModel:
         batch.n_tokens = count
         for i in range(count):
             batch.pos[i] = position + i
+        if self._governor is not None:
+            self._use_threads(self._governor.begin(self._kinds, count))
         status = llama_cpp.llama_decode(self._context, batch)
+        if self._governor is not None:
+            self._governor.end()
         output = llama_cpp.llama_get_embeddings_ith(self._context, -1) if status == 0 else None
         if not output:
             reason = f" ({_last_error})" if _last_error else ""
             raise EngineError(f"{self._path.name}: llama_decode returned {status} at position {position}{reason}")
         self.position = position + count
         ctypes.memmove(self._hidden_address, output, self.hidden.nbytes)
+
+    def _use_threads(self, num_threads: int) -> None:
+        if num_threads != self._threads:
+            llama_cpp.llama_set_n_threads(self._context, num_threads, num_threads)
+            self._threads = num_threads
 
     def step(self, embedding: F32) -> F32:
         """Append one position; ``embedding`` is float [D]. Returns ``hidden`` (a view, overwritten by the next)."""

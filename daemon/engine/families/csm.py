@@ -12,9 +12,10 @@ import numpy as np
 from daemon.engine.backbone import Backbone
 from daemon.engine.bundle import Bundle
 from daemon.engine.depth_decoder import DepthDecoder
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.heads import Heads
 from daemon.engine.kv_files import KvFiles
-from daemon.engine.llama import runtime
+from daemon.engine.llama import runtime, same_bits_with_flash_attention
 from daemon.engine.prompt import Prompt
 from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampler, Sampling
@@ -59,25 +60,34 @@ class CsmModel:
         ModelError: a part of the bundle is damaged or does not fit the others.
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, kv_folder: Path | None = None, kv_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        num_threads: int,
+        governor: ThreadGovernor | None = None,
+        kv_folder: Path | None = None,
+        kv_bytes: int = 0,
+    ) -> None:
         manifest = bundle.manifest
         exact = manifest.recipe == manifest.depth_storage == "f32"
         self._manifest = manifest
         self._tokenizer = PromptTokenizer(bundle)
         with contextlib.ExitStack() as opened:
-            self._backbone = Backbone(bundle, num_threads=num_threads, exact=exact)
+            self._backbone = Backbone(bundle, num_threads=num_threads, governor=governor, exact=exact)
             opened.callback(self._backbone.model.close)
-            self._depth = DepthDecoder(bundle, num_threads=num_threads, exact=exact)
+            self._depth = DepthDecoder(bundle, num_threads=num_threads, governor=governor, exact=exact)
             opened.callback(self._depth.model.close)
             self._heads = Heads(bundle, self._backbone.model.hidden, self._depth.model.hidden)
             self._opened = opened.pop_all()
         hashes = " ".join(manifest.files[role].sha256 for role in ("backbone", "text_embeddings", "audio_embeddings"))
+        flash = same_bits_with_flash_attention(manifest.limits.context, governor)
         reads = f"exact={exact} batch={self._backbone.model.max_batch} bidirectional={manifest.prompt.bidirectional}"
         self._prompt = Prompt(
             self._backbone,
             max_frames=round(manifest.limits.context_s * manifest.audio.frame_rate),
             frames_per_token=manifest.limits.seconds_per_token * manifest.audio.frame_rate,
-            files=KvFiles(kv_folder, kv_bytes, f"{hashes} {reads} {runtime()}"),
+            files=KvFiles(kv_folder, kv_bytes, f"{hashes} {reads} flash={flash} {runtime()}"),
         )
         size = manifest.audio.codebook_size
         stop = manifest.stop.code
