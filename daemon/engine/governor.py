@@ -1,9 +1,9 @@
 """How many threads a step of llama.cpp gets: as many as pay, while other programs may want the cores.
 
 Every operation of a step ends in a barrier. Where another program has one of the cores, all threads wait there for the
-one that is not running, and two threads are three to five times slower than they were alone, and two to three times slower
-than one thread is. So each step is timed, and the number of threads goes down within a few slow steps, not within a few
-slow sentences; from below, single steps with more threads find out when the cores are free again.
+one that is not running: two threads are then three to five times slower than they were alone, and two to three times
+slower than one thread is. So each step is timed, and the number of threads goes down within a few slow steps, not a few
+slow sentences; from below, a few steps with more threads find out now and then whether the cores are free again.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from time import perf_counter
 COMPARABLE_BATCH = 16
 """Larger batches are prefill: they take the number of threads that the steps found, and say nothing about it."""
 SAMPLES = 3
-"""Steps on each number of threads before anything is decided. The fastest counts: the first reads the weights from disk."""
+"""Steps on each number of threads before anything is decided. The fastest counts: the first may read from the disk."""
 FOLLOW = 1 / 8
 """How quickly what is known of a number of threads follows what it takes now."""
 REFRESH_STEPS = 256
-"""After so many steps one is made with a thread less, so that what it would give is known of now: 0.2 % of the time."""
-SLOW_CLIP = 2.0
+"""After so many steps one has fewer threads, so that what they would give is known of now (0.2 % of the time)."""
+SLOW_CLIP = 1.5
 """The most that one step counts for: a virtual machine that is paused for a moment means nothing."""
-SLOW_LIMIT = 2.0
-"""More than this much time lost, in steps with a thread less: one less it is. Two slow steps in a row do, one never."""
-GAIN = 0.9
-"""A step with more threads is good where it takes less than this share of the time."""
-GOOD_STEPS = 4
-"""Good steps in a row until more threads are kept: beside a busy core every third step is good by chance."""
+SLOW_LIMIT = 3.0
+"""So much time lost, in steps of the best number below: that one it is. Three slow steps in a row do it, two never."""
+TRIAL_STEPS = 4
+"""Steps of a trial of more threads."""
+GAIN, HOPELESS = 0.97, 1.3
+"""More threads are kept if the trial took less than this share of the time; one step of more than that ends it."""
 FIRST_WAIT, LONGEST_WAIT = 8, 256
 """Steps from one try of more threads to the next: doubled after a bad one, at most two seconds of CSM-1B."""
 IDLE_S = 1.0
@@ -53,6 +53,14 @@ class StepKind:
             self.costs[threads] = min(cost, seconds) if count else seconds
         else:
             self.costs[threads] = cost + follow * (min(seconds, 2 * cost) - cost)
+
+    def cheapest_below(self, level: int) -> int:
+        """The fastest of the numbers of threads below ``level``; of equals the highest."""
+        best = level - 1
+        for threads in range(level - 2, 0, -1):
+            if self.costs[threads] < self.costs[best]:
+                best = threads
+        return best
 
     def unmeasured(self, most: int) -> int:
         """The highest number of threads that has not had its ``SAMPLES``; 0: all have."""
@@ -87,9 +95,10 @@ class ThreadGovernor:
         self._slow = 0.0
         self._since_change = 0
         self._refresh = REFRESH_STEPS
-        self._trial = 0
+        self._lower = 0
+        self._trial = self._tried = 0
+        self._trial_s = 0.0
         self._target = most
-        self._good = 0
         self._pause = self._wait = FIRST_WAIT
 
     def kinds(self, max_batch: int) -> list[StepKind]:
@@ -117,13 +126,14 @@ class ThreadGovernor:
         if self.level < self.most:
             self._wait -= 1
             if self._wait <= 0:
-                self._trial, self._good = self._target, 0
+                self._trial, self._tried, self._trial_s = self._target, 0, 0.0
                 return self._trial
         if self.level > 1:
             self._refresh -= 1
             if self._refresh <= 0:
                 self._refresh = REFRESH_STEPS
-                return self.level - 1
+                self._lower = self._lower - 1 if 1 < self._lower < self.level else self.level - 1
+                return self._lower
         return self.level
 
     def end(self) -> None:
@@ -139,31 +149,30 @@ class ThreadGovernor:
             return
         self._since_change += 1
         if threads > self.level:
-            self._judge_trial(good=seconds < GAIN * kind.costs[self.level])
+            self._judge_trial(seconds, kind.costs[self.level])
         elif threads == self.level > 1:
-            lost = seconds / kind.costs[threads - 1] - 1.0
-            self._slow = max(0.0, self._slow + min(lost, SLOW_CLIP))
+            fewer = kind.cheapest_below(threads)
+            self._slow = max(0.0, self._slow + min(seconds / kind.costs[fewer] - 1.0, SLOW_CLIP))
             if self._slow > SLOW_LIMIT:
-                self._step_down()
+                self._step_down(fewer)
 
-    def _step_down(self) -> None:
+    def _step_down(self, level: int) -> None:
         if self._since_change > LONGEST_WAIT:
             self._pause = FIRST_WAIT
-        self._change(self.level - 1)
+        self._change(level)
         self._wait = self._pause
 
-    def _judge_trial(self, *, good: bool) -> None:
-        """More threads are kept after ``GOOD_STEPS``; a bad one ends the trial, and the next tries another number."""
-        self._good += good
-        if not good:
+    def _judge_trial(self, seconds: float, usual: float) -> None:
+        """One step of a trial has taken so long; when it fails, the next one tries another number."""
+        self._tried += 1
+        self._trial_s += seconds
+        if seconds > HOPELESS * usual or self._trial_s > TRIAL_STEPS * GAIN * usual:
             self._trial = 0
             self._target = self._target - 1 if self._target > self.level + 1 else self.most
-        elif self._good >= GOOD_STEPS:
+            self._pause = self._wait = min(2 * self._pause, LONGEST_WAIT)
+        elif self._tried == TRIAL_STEPS:
             self._change(self._trial)
-        else:
-            return
-        self._pause = min(2 * self._pause, LONGEST_WAIT)
-        self._wait = self._pause
+            self._wait = FIRST_WAIT  # for yet more; the pause after the next bad one is as long as it was
 
     def _change(self, level: int) -> None:
         self.level = level

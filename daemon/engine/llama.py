@@ -60,7 +60,7 @@ def runtime() -> str:
 def same_bits_with_flash_attention(num_positions: int, governor: ThreadGovernor | None) -> bool:
     """Whether flash attention gives the same bits whatever the governor decides; it is as fast with as without it.
 
-    Beyond ``_SPLIT_POSITIONS`` it divides the KV cache between the threads, and sums in another order with another number.
+    Beyond ``_SPLIT_POSITIONS`` it divides the KV cache between the threads: another number sums in another order.
 
     Source: llama.cpp ggml/src/ggml-cpu/ops.cpp ``use_split_kv_path``; the KV cache is padded to multiples of 256.
     """
