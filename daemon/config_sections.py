@@ -32,7 +32,9 @@ class EngineConfig(Section):
     bundle_path: list[str] = []
     """Folders that hold bundles; empty: the repository's models/, then /var/lib/crier/models."""
     threads: Annotated[int, Field(ge=0, le=64)] = 0
-    """llama.cpp threads; 0 chooses from the model's size and the cores."""
+    """The most llama.cpp threads; 0 chooses from the model's size and the cores."""
+    adapt_threads: bool = True
+    """Fewer of them while other programs want the cores."""
     batch: Annotated[int, Field(ge=0, le=16)] = 0
     """Sentences of a text that are made side by side; 0 decides by what was measured at start, 1 is one at a time."""
     link_sentences: bool = True

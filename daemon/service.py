@@ -278,6 +278,7 @@ class Service:
             "bundle": manifest.name,
             "recipe": manifest.recipe,
             "threads": self._engine.num_threads,
+            "threads_now": self._engine.threads_now,
             "speed": self._desk.settings.speed,
             "chimes": self._desk.chimes.names,
             "quiet": self._desk.quiet,

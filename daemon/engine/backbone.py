@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from daemon.engine.bundle import Bundle
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.lane import Lane
 from daemon.engine.llama import LlamaModel
 from daemon.engine.prompt_segment import PromptSegment
@@ -26,7 +27,15 @@ class Backbone:
     Source: SesameAILabs/csm models.py ``Model._embed_audio`` and ``generate_frame`` (revision 2d72082).
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, num_lanes: int, exact: bool) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        num_threads: int,
+        num_lanes: int,
+        governor: ThreadGovernor | None = None,
+        exact: bool,
+    ) -> None:
         limits, audio = bundle.manifest.limits, bundle.manifest.audio
         self._bidirectional = bundle.manifest.prompt.bidirectional
         at_once = max(PREFILL_BATCH, limits.max_text_tokens) if self._bidirectional else PREFILL_BATCH
@@ -36,6 +45,7 @@ class Backbone:
             max_batch=max(min(at_once, limits.context), num_lanes),
             num_threads=num_threads,
             num_sequences=num_lanes,
+            governor=governor,
             exact=exact,
         )
         try:

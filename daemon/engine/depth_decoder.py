@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from daemon.engine.bundle import Bundle
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.lane import Lane
 from daemon.engine.llama import LlamaModel
 from daemon.errors import ModelError
@@ -18,7 +19,15 @@ class DepthDecoder:
     Source: SesameAILabs/csm models.py ``Model.generate_frame`` (revision 2d72082).
     """
 
-    def __init__(self, bundle: Bundle, *, num_threads: int, num_lanes: int, exact: bool) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        num_threads: int,
+        num_lanes: int,
+        governor: ThreadGovernor | None = None,
+        exact: bool,
+    ) -> None:
         audio = bundle.manifest.audio
         self.model = LlamaModel(
             bundle.path("depth_decoder"),
@@ -26,6 +35,7 @@ class DepthDecoder:
             max_batch=2 * num_lanes,
             num_threads=num_threads,
             num_sequences=num_lanes,
+            governor=governor,
             exact=exact,
         )
         try:

@@ -15,6 +15,7 @@ from daemon.engine.bundle import KV_FOLDER, Bundle, bundle_search, find_bundle, 
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel
 from daemon.engine.frames import StageTimes
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.history import History
 from daemon.engine.llama import runtime
 from daemon.engine.onnx import runtime as onnx_runtime
@@ -60,6 +61,7 @@ class Engine:
     Attributes:
         bundle: what was loaded.
         voices: its voices.
+        num_threads: the most llama.cpp threads.
         rtf: seconds of synthesis per second of audio, as measured last; above 1 it cannot keep up.
         history: what was said lately, by request.
         identity: what decides the bits of speech beside text, voice and seed.
@@ -76,6 +78,7 @@ class Engine:
             known = ", ".join(FAMILIES)
             raise ModelError(f"{self.bundle.folder}: family {manifest.family!r}, this program knows: {known}")
         self.num_threads = choose_threads(config, self.bundle)
+        self._governor = ThreadGovernor(self.num_threads) if config.adapt_threads and self.num_threads > 1 else None
         self.voices = Voices(manifest, VoiceStore(folders.voices, manifest.name))
         self.history = History(HISTORY_S * manifest.audio.frame_rate)
         self._kv = (folders.cache and folders.cache / KV_FOLDER, config.kv_cache_mb * 2**20)
@@ -97,6 +100,7 @@ class Engine:
             num_threads=self.num_threads,
             num_lanes=self._config.batch or (1 if is_small(self.bundle) else LANES),
             linked=self._config.link_sentences,
+            governor=self._governor,
             kv_folder=folder,
             kv_bytes=max_bytes,
         )
@@ -111,6 +115,11 @@ class Engine:
     def num_lanes(self) -> int:
         """Sentences of a text that may be made together."""
         return self._model.num_lanes
+
+    @property
+    def threads_now(self) -> int:
+        """How many llama.cpp threads run at present: fewer than ``num_threads`` beside programs that want the cores."""
+        return self._governor.level if self._governor else self.num_threads
 
     @property
     def times(self) -> StageTimes:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import llama_cpp
 import numpy as np
 
+from daemon.engine.governor import StepKind, ThreadGovernor
 from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
 from daemon.metrics import available_memory
@@ -25,6 +26,7 @@ _GGML_TYPE_F32, _GGML_TYPE_F16 = 0, 1
 _FLASH_ATTENTION_OFF, _FLASH_ATTENTION_AUTO = 0, -1
 _POSITIONS_STEP = 256
 """llama.cpp rounds the room of a sequence up to a multiple of this."""
+_SPLIT_POSITIONS = 256
 _LOG_LEVELS = {3: logging.DEBUG, 4: logging.WARNING}  # ggml: 3 warning, 4 error; a model prints a thousand below that
 _last_error = ""
 
@@ -60,6 +62,16 @@ def runtime() -> str:
     return f"llama-cpp-python {llama_cpp.__version__} {system_info()}"
 
 
+def same_bits_with_flash_attention(num_positions: int, governor: ThreadGovernor | None) -> bool:
+    """Whether flash attention gives the same bits whatever the governor decides; it is as fast with as without it.
+
+    Beyond ``_SPLIT_POSITIONS`` it divides the KV cache between the threads: another number sums in another order.
+
+    Source: llama.cpp ggml/src/ggml-cpu/ops.cpp ``use_split_kv_path``; the KV cache is padded to multiples of 256.
+    """
+    return governor is None or num_positions <= _SPLIT_POSITIONS
+
+
 class PrefillStoppedError(Exception):
     """``LlamaModel.stop`` asked for it; the KV cache holds a part of what was to be read."""
 
@@ -82,6 +94,7 @@ class LlamaModel:
         num_threads: llama.cpp threads.
         num_sequences: how many sequences may go on side by side, as far as their KV caches together take a quarter of
             the memory that is free. ``positions`` has one each.
+        governor: decides how many of them each step gets.
         exact: float32 KV and no flash attention, for parity (models.md measured 2e-7 against 2.5e-4).
 
     Raises:
@@ -96,6 +109,7 @@ class LlamaModel:
         max_batch: int,
         num_threads: int,
         num_sequences: int = 1,
+        governor: ThreadGovernor | None = None,
         exact: bool = False,
     ) -> None:
         self._path = path
@@ -117,7 +131,8 @@ class LlamaModel:
         context.n_threads = context.n_threads_batch = num_threads
         context.embeddings = True
         context.no_perf = True
-        context.flash_attn_type = _FLASH_ATTENTION_OFF if exact else _FLASH_ATTENTION_AUTO
+        flash = not exact and same_bits_with_flash_attention(num_positions, governor)
+        context.flash_attn_type = _FLASH_ATTENTION_AUTO if flash else _FLASH_ATTENTION_OFF
         context.type_k = context.type_v = _GGML_TYPE_F32 if exact else _GGML_TYPE_F16
         self._context = llama_cpp.llama_init_from_model(self._model, context)
         if not self._context:
@@ -133,6 +148,9 @@ class LlamaModel:
             self._batch.n_seq_id[i] = 1
             self._batch.logits[i] = 1  # embeddings=True makes every position an output anyway
         self.stop: Callable[[], bool] = _never
+        self._governor = governor
+        self._kinds: list[StepKind] = governor.kinds(max_batch) if governor else []
+        self._threads = num_threads
         self.num_positions = num_positions
         self.max_batch = max_batch
         self.positions = [0] * num_sequences
@@ -164,9 +182,13 @@ class LlamaModel:
                 batch.seq_id[row][0] = sequence
                 row += 1
         batch.n_tokens = row
+        if self._governor is not None:
+            self._use_threads(self._governor.begin(self._kinds, row))
         began = perf_counter()
         status = llama_cpp.llama_decode(self._context, batch)
         NATIVE.seconds += perf_counter() - began
+        if self._governor is not None:
+            self._governor.end()
         row = -1
         for sequence in sequences:
             row += count
@@ -177,6 +199,11 @@ class LlamaModel:
                 raise EngineError(f"{self._path.name}: {message}")
             positions[sequence] += count
             ctypes.memmove(self._addresses[sequence], output, self.hidden.nbytes)
+
+    def _use_threads(self, num_threads: int) -> None:
+        if num_threads != self._threads:
+            llama_cpp.llama_set_n_threads(self._context, num_threads, num_threads)
+            self._threads = num_threads
 
     def step(self, embedding: F32) -> F32:
         """Append one position; ``embedding`` is float [D]. Returns ``hidden`` (a view, overwritten by the next)."""

@@ -12,10 +12,11 @@ from daemon.engine.backbone import Backbone
 from daemon.engine.bundle import Bundle
 from daemon.engine.depth_decoder import DepthDecoder
 from daemon.engine.frames import FrameLoop, StageTimes
+from daemon.engine.governor import ThreadGovernor
 from daemon.engine.heads import Heads
 from daemon.engine.kv_files import KvFiles
 from daemon.engine.lane import FrameLimits, Lane
-from daemon.engine.llama import runtime
+from daemon.engine.llama import runtime, same_bits_with_flash_attention
 from daemon.engine.prompt import Prompt
 from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampling
@@ -56,6 +57,7 @@ class CsmModel:
         num_threads: int,
         num_lanes: int = 1,
         linked: bool = True,
+        governor: ThreadGovernor | None = None,
         kv_folder: Path | None = None,
         kv_bytes: int = 0,
     ) -> None:
@@ -66,21 +68,26 @@ class CsmModel:
         self.linked = linked and manifest.limits.context_s > 0
         self.num_lanes = 1 if self.linked else num_lanes
         with contextlib.ExitStack() as opened:
-            self._backbone = Backbone(bundle, num_threads=num_threads, num_lanes=self.num_lanes, exact=exact)
+            self._backbone = Backbone(
+                bundle, num_threads=num_threads, num_lanes=self.num_lanes, governor=governor, exact=exact
+            )
             opened.callback(self._backbone.model.close)
             self.num_lanes = len(self._backbone.model.positions)
-            self._depth = DepthDecoder(bundle, num_threads=num_threads, num_lanes=self.num_lanes, exact=exact)
+            self._depth = DepthDecoder(
+                bundle, num_threads=num_threads, num_lanes=self.num_lanes, governor=governor, exact=exact
+            )
             opened.callback(self._depth.model.close)
             hiddens = self._backbone.model.hiddens, self._depth.model.hiddens
             self._heads = Heads(bundle, *hiddens, num_threads=num_threads)
             self._opened = opened.pop_all()
         hashes = " ".join(manifest.files[role].sha256 for role in ("backbone", "text_embeddings", "audio_embeddings"))
+        flash = same_bits_with_flash_attention(manifest.limits.context, governor)
         reads = f"exact={exact} batch={self._backbone.model.max_batch} bidirectional={manifest.prompt.bidirectional}"
         self._prompt = Prompt(
             self._backbone,
             max_frames=round(manifest.limits.context_s * manifest.audio.frame_rate),
             frames_per_token=manifest.limits.seconds_per_token * manifest.audio.frame_rate,
-            files=KvFiles(kv_folder, kv_bytes, f"{hashes} {reads} {runtime()}"),
+            files=KvFiles(kv_folder, kv_bytes, f"{hashes} {reads} flash={flash} {runtime()}"),
         )
         self.frames = FrameLoop(manifest, self._backbone, self._depth, self._heads)
         self._free = [self._new_lane(number) for number in range(self.num_lanes)]
