@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -12,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from daemon.bandwidth import bandwidth_rtf, bytes_per_frame, memory_bandwidth
 from daemon.config import load_config
 from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import Manifest
@@ -32,7 +32,6 @@ TEXT_S = 10.0
 """A text is cut after so long: a voice that is slower than real time, or does not end, is measured in a minute too."""
 TOTAL_S = 30.0
 """After so long no other text is begun."""
-_BANDWIDTH_BYTES = 128 * 2**20
 
 
 def run(args: argparse.Namespace) -> int:
@@ -139,36 +138,6 @@ def _speak(engine: Engine, synthesizer: Synthesizer, text: str) -> dict[str, Any
         "cut": cut,
         "stages": asdict(times),
     }
-
-
-def bytes_per_frame(manifest: Manifest) -> int:
-    """Weight bytes that one frame reads: backbone once, depth decoder once for each further codebook, heads, codec."""
-    files = manifest.files
-    once = files["backbone"].bytes + files["heads"].bytes + files["codec_decoder"].bytes
-    return once + (manifest.audio.num_codebooks - 1) * files["depth_decoder"].bytes
-
-
-def bandwidth_rtf(manifest: Manifest, bandwidth: float) -> float:
-    """The real-time factor at which memory that gives ``bandwidth`` bytes a second is never idle.
-
-    No machine is faster with a depth decoder that is larger than its caches; one that fits may be.
-    """
-    return bytes_per_frame(manifest) * manifest.audio.frame_rate / bandwidth
-
-
-def memory_bandwidth(num_threads: int) -> float:
-    """Bytes a second that ``num_threads`` threads can read from memory (the best of a few passes)."""
-    arrays = [np.ones(_BANDWIDTH_BYTES // 8, np.int64) for _ in range(num_threads)]
-    best = 0.0
-    for _ in range(4):
-        threads = [threading.Thread(target=np.bitwise_or.reduce, args=(array,)) for array in arrays]
-        began = perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        best = max(best, num_threads * _BANDWIDTH_BYTES / (perf_counter() - began))
-    return best
 
 
 def _print_table(figures: dict[str, Any]) -> None:

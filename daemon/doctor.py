@@ -14,7 +14,7 @@ from rich.text import Text
 
 from daemon import startup
 from daemon.audio import tempo
-from daemon.bench import bandwidth_rtf, bytes_per_frame, memory_bandwidth
+from daemon.bandwidth import bandwidth_rtf, bytes_per_frame, memory_bandwidth
 from daemon.config import Config, load_config
 from daemon.engine.bundle import bundle_search, load_bundle
 from daemon.engine.engine import Engine, choose_threads

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon import bench, doctor
+from daemon import bandwidth, bench, doctor
 from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import load_bundle
 from daemon.places import find_places
@@ -38,8 +38,8 @@ def test_a_frame_reads_the_depth_decoder_once_a_further_codebook():
     files = tomllib.loads((STARTER / "manifest.toml").read_text())["files"]
     once = sum(files[role]["bytes"] for role in ("backbone", "heads", "codec_decoder"))
     total = once + (manifest.audio.num_codebooks - 1) * files["depth_decoder"]["bytes"]
-    assert bench.bytes_per_frame(manifest) == total
-    assert bench.bandwidth_rtf(manifest, 2 * 12.5 * total) == pytest.approx(0.5)
+    assert bandwidth.bytes_per_frame(manifest) == total
+    assert bandwidth.bandwidth_rtf(manifest, 2 * 12.5 * total) == pytest.approx(0.5)
 
 
 def test_doctor_judges_every_intact_bundle(report, tmp_path):
@@ -60,8 +60,8 @@ def test_doctor_judges_every_intact_bundle(report, tmp_path):
         bundle = bundles[name]
         assert bundle["name"] == name
         assert bundle["bytes_per_frame"] == found["configured"]["bytes_per_frame"]
-        bandwidth = found["bandwidth_by_threads"][str(bundle["threads"])]
-        assert bundle["bandwidth_rtf"] == pytest.approx(bundle["bytes_per_frame"] * 12.5 / bandwidth, rel=0.01)
+        speed = found["bandwidth_by_threads"][str(bundle["threads"])]
+        assert bundle["bandwidth_rtf"] == pytest.approx(bundle["bytes_per_frame"] * 12.5 / speed, rel=0.01)
     assert (bundles["starter"]["can_clone"], bundles["other"]["can_clone"]) == (False, True)
     assert found["bandwidth_bytes_per_s"] == found["bandwidth_by_threads"]["1"]
 

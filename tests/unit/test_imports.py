@@ -43,7 +43,9 @@ GROUPS = {
     **dict.fromkeys(("desk", "speaking", "remote"), "service"),
     **dict.fromkeys(("checks", "prebuffer", "quiet", "rendering", "sentences"), "service"),
     "queue_item": "announcements",
-    **dict.fromkeys(("render", "render_text", "bench", "doctor", "voice", "prerender", "discovery"), "tools"),
+    **dict.fromkeys(
+        ("render", "render_text", "bandwidth", "bench", "doctor", "voice", "prerender", "discovery"), "tools"
+    ),
     **dict.fromkeys(("output", "phrases", "reading", "speech", "text_source"), "synthesizer"),
     **dict.fromkeys(("client_say", "client_socket"), "client"),
 }
