@@ -114,7 +114,7 @@ def _notes(report: dict[str, Any]) -> list[str]:
     available = report["available_bytes"]
     if available is not None and configured["needed_bytes"] > available:
         need, there = (f"{value / 1e6:.0f} MB" for value in (configured["needed_bytes"], available))
-        notes.append(f"{configured['name']} needs {need} of memory at least, {there} are available: it will be slow")
+        notes.append(f"{configured['name']} needs about {need} of memory, {there} are available: it will be slow")
     if not configured["keeps_up"]:
         notes.append(
             f"{configured['name']} does not keep up here: speech begins when the rest can be made in time, so that"

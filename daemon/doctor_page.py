@@ -55,7 +55,7 @@ def _bundle_text(bundle: Mapping[str, Any]) -> str:
     return (
         f"{name} {bundle['recipe']}{depth}: {bundle['verdict']}\n"
         f"{bundle['bytes'] / 1e6:.0f} MB, intact{cloning};"
-        f" needs {bundle['needed_bytes'] / 1e6:.0f} MB of memory at least\n"
+        f" needs about {bundle['needed_bytes'] / 1e6:.0f} MB of memory\n"
         f"reads {bundle['bytes_per_frame'] / 1e6:.0f} MB a frame: by this memory, with {bundle['threads']} thread(s),"
         f" a real-time factor of {bundle['bandwidth_rtf']:.2f} at best"
     )
