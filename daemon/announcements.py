@@ -78,8 +78,15 @@ class AnnouncementQueue:
 
     def position(self, request_id: str) -> int:
         """How many are heard before this one, the one being spoken included; 0 also if it does not wait."""
+        return len(self.before(request_id))
+
+    def before(self, request_id: str) -> list[str]:
+        """Who is heard before this one, the one being spoken included; nobody also if it does not wait."""
         ids = [item.request.id for item in self._waiting]
-        return ids.index(request_id) + (self._playing is not None) if request_id in ids else 0
+        if request_id not in ids:
+            return []
+        playing = self._playing
+        return ([playing.request.id] if playing else []) + ids[: ids.index(request_id)]
 
     def update(self, config: QueueConfig) -> None:
         """Use another configuration; what already waits keeps its TTL and its place."""

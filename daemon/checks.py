@@ -59,13 +59,11 @@ class Checks:
             raise BadRequestError("empty", "nothing in the text can be spoken")
         return Manner(voice, speed, language), estimate
 
-    def estimate_s(self, request: SpeakRequest, text: str) -> float:
-        """How long another piece of a request's text is expected to last."""
+    def estimate(self, request: SpeakRequest, text: str) -> Estimate:
+        """What is to be expected of another piece of a request's text."""
         piece = request.model_copy(update={"text": text[: self.max_chars]})
         speed = request.speed or self._desk.settings.speed
-        return self._synthesizer.estimate(
-            piece, voice=request.voice or self.chosen_voice(), speed=speed, more=True
-        ).audio_s
+        return self._synthesizer.estimate(piece, voice=request.voice or self.chosen_voice(), speed=speed, more=True)
 
     def chosen_voice(self) -> str | None:
         """The voice that was set, as long as there is such a voice; else the bundle's default, from now on."""

@@ -15,8 +15,8 @@ from daemon.errors import SpeechError
 from daemon.places import find_places
 
 _EPILOG = """exit codes: 0 done, 2 usage, 65 bad input or rejected, 66 model missing or damaged, 69 daemon or broker
-unreachable, 70 engine failed, 73 voice not written, 74 audio failed, 75 cancelled or expired (say --wait),
-78 bad config, 130 interrupted"""
+unreachable, 70 engine failed, 71 slower than real time here (doctor), 73 voice not written, 74 audio failed,
+75 cancelled or expired (say --wait), 78 bad config, 130 interrupted"""
 _SWITCH = {"on": True, "true": True, "off": False, "false": False}
 
 _Run = Callable[[argparse.Namespace], int]
@@ -112,7 +112,9 @@ def _add_local_commands(commands: Any) -> None:
     )
     prerender.set_defaults(run=_with_places("daemon.prerender"))
     _add_bench(commands, config)
-    doctor = commands.add_parser("doctor", parents=[config], help="what this machine has, and what is missing")
+    doctor = commands.add_parser(
+        "doctor", parents=[config], help="what this machine has, what is missing, is it fast enough", epilog=_EPILOG
+    )
     doctor.set_defaults(run=_with_places("daemon.doctor"))
     discovery = commands.add_parser("discovery", help="what Home Assistant is told of this speaker", epilog=_EPILOG)
     discovery.add_argument("--config", metavar="FILE")

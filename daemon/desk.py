@@ -13,7 +13,7 @@ from time import monotonic, time
 from daemon.announcements import AnnouncementQueue, Decision
 from daemon.audio.chimes import Chimes
 from daemon.audio.player import Player
-from daemon.audio.utterance import PlayOutcome
+from daemon.audio.utterance import Hold, PlayOutcome
 from daemon.config import Config
 from daemon.errors import BadRequestError, SpeechError
 from daemon.metrics import Metrics
@@ -46,12 +46,20 @@ class Job:
     """The player will play no more of it."""
     outcome: PlayOutcome = PlayOutcome.CUT
     played_samples: int = 0
+    hold: Hold = field(default_factory=lambda: Hold(Hold.UNKNOWN))
+    """Until then its speech is held back."""
+    begun_at: float = field(default_factory=monotonic)
     ttfa_ms: float | None = None
-    wait_s: float | None = None
-    speaking: bool = False
+    speaking_since: float | None = None
+    """Its first speech sample went to the device."""
     spoken: Spoken = field(default_factory=Spoken)
     """Set when its synthesis has ended, and so is ``failure``."""
     failure: SpeechError | None = None
+
+    @property
+    def speaking(self) -> bool:
+        """Whether some of its speech has been heard."""
+        return self.speaking_since is not None
 
     @property
     def final(self) -> tuple[EventType, Reason | None]:
@@ -76,10 +84,8 @@ class Entry:
     accepted_at: float
     expected_s: float
     """How long its text, as far as it is known, is expected to last; reckoned before the lock is taken."""
-    cached: bool = False
-    """It was said before, and need not be waited for."""
-    effort: float = 1.0
-    """Seconds of speech to be made for each that is heard."""
+    wait_s: float
+    """How long its speech is expected to be held back, once it is its turn, so that it does not run dry."""
     attempts: int = 0
 
 
@@ -91,6 +97,7 @@ class Desk:
         player: set once, before any thread starts.
         job: what is being spoken.
         chimes: the sounds around the speech.
+        gap_s: the silence between two announcements.
         quiet: whether these are quiet hours.
         last: the last request that was heard, with all its text.
         stopping: no new work.
@@ -106,6 +113,7 @@ class Desk:
         self.settings = settings
         self.chimes = Chimes(config.chimes)
         self.quiet_hours = config.quiet
+        self.gap_s = config.audio.gap_ms / 1000
         self.quiet = False
         self.entries: dict[str, Entry] = {}
         self.job: Job | None = None

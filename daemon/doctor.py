@@ -2,26 +2,31 @@
 
 import argparse
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
-from daemon import startup
+from daemon import doctor_page, machine, startup
 from daemon.audio import tempo
 from daemon.bandwidth import bandwidth_rtf, bytes_per_frame, memory_bandwidth
+from daemon.broker_check import BrokerCheck
 from daemon.config import Config, load_config
 from daemon.engine.bundle import bundle_search, load_bundle
 from daemon.engine.engine import Engine, choose_threads
 from daemon.engine.llama import system_info
-from daemon.errors import AudioError, ConfigError, ModelError, SpeechError
+from daemon.engine.onnx import runtime
+from daemon.errors import AudioError, ConfigError, SpeechError
+from daemon.expectation import Expectation, expect, measured, needed_bytes
+from daemon.metrics import resident_memory
 from daemon.places import Places
 from daemon.synthesizer import Synthesizer
+
+TOO_SLOW = 71
+"""The exit code where the configured voice will not keep up and nothing is wrong: what sysexits has for a system that
+cannot do what is asked. The daemon speaks all the same, after a wait."""
 
 
 class _Bandwidth:
@@ -37,7 +42,10 @@ class _Bandwidth:
 
 
 def run(args: argparse.Namespace, places: Places) -> int:
-    """Report; the exit code is that of the first problem that keeps the daemon from speaking, else 0."""
+    """Report; the exit code is that of the first problem that keeps the daemon from speaking.
+
+    Without any it tells whether the configured voice keeps up: 0, or ``TOO_SLOW``.
+    """
     problems: list[SpeechError] = []
     path = Path(args.config) if args.config else places.config
     try:
@@ -49,23 +57,70 @@ def run(args: argparse.Namespace, places: Places) -> int:
     bandwidth = _Bandwidth()
     report: dict[str, Any] = {
         "config": str(path) if path else None,
-        "machine": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "simd": system_info(),
-        "bandwidth_bytes_per_s": round(bandwidth.of(1)),
+        **_machine(bandwidth),
         "devices": _devices(config, problems),
-        "bundles": _bundles(config, bandwidth),
-        "bandwidth_by_threads": bandwidth.measured,
-        "libsonic": tempo.version() or None,
-        "configured": _configured(config, problems),
     }
-    report["notes"] = list(startup.notes(config))
+    configured = report["configured"] = _configured(config, problems)
+    report["bundles"] = _bundles(config, bandwidth, configured)
+    report["bandwidth_by_threads"] = bandwidth.measured
+    report["libsonic"] = tempo.version() or None
+    broker = BrokerCheck(config.mqtt, places.credentials).run() if config.mqtt.enabled else None
+    report["broker"] = _broker(config, broker)
+    report["notes"] = [*_notes(report), *startup.notes(config, broker)]
     report["problems"] = list(dict.fromkeys(map(str, problems)))  # a bad lexicon is also found by what reads with it
     if args.json:
         print(json.dumps(report))
     else:
-        _print(report)
-    return problems[0].exit_code if problems else 0
+        doctor_page.show(report)
+    if problems:
+        return problems[0].exit_code
+    return 0 if configured and configured["keeps_up"] else TOO_SLOW
+
+
+def _machine(bandwidth: _Bandwidth) -> dict[str, Any]:
+    found = machine.cores()
+    governors = machine.governors()
+    return {
+        "machine": platform.machine(),
+        "cores": found.allowed,
+        "cores_present": found.present,
+        "cores_quota": found.quota,
+        "cores_note": found.note or None,
+        "governors": governors,
+        "governor_advice": machine.governor_advice(governors) or None,
+        "simd": system_info(),
+        "onnxruntime": runtime(),
+        "onnxruntime_simd": machine.mlas_kernels(machine.cpu_flags()),
+        "bandwidth_bytes_per_s": round(bandwidth.of(1)),
+        "available_bytes": machine.available_memory(),
+    }
+
+
+def _broker(config: Config, check: BrokerCheck | None) -> dict[str, Any] | None:
+    if check is None:
+        return None
+    where = f"{config.mqtt.host}:{config.mqtt.port}"
+    return {"address": where, "reached": not check.trouble, "mqtt": check.version or None}
+
+
+def _notes(report: dict[str, Any]) -> list[str]:
+    """What is no problem for the daemon, and may well be one for whoever listens."""
+    notes = [text for text in (report["governor_advice"],) if text]
+    if report["cores_note"]:
+        notes.append(f"cores: {report['cores_note']}")
+    configured = report["configured"]
+    if not configured:
+        return notes
+    available = report["available_bytes"]
+    if available is not None and configured["needed_bytes"] > available:
+        need, there = (f"{value / 1e6:.0f} MB" for value in (configured["needed_bytes"], available))
+        notes.append(f"{configured['name']} needs about {need} of memory, {there} are available: it will be slow")
+    if not configured["keeps_up"]:
+        notes.append(
+            f"{configured['name']} does not keep up here: speech begins when the rest can be made in time, so that"
+            " it does not break off; a smaller recipe, the phrase cache or a renderer ([share]) make it begin earlier"
+        )
+    return notes
 
 
 def _devices(config: Config, problems: list[SpeechError]) -> list[dict[str, Any]]:
@@ -88,11 +143,13 @@ def _devices(config: Config, problems: list[SpeechError]) -> list[dict[str, Any]
     return devices
 
 
-def _bundles(config: Config, bandwidth: _Bandwidth) -> list[dict[str, Any]]:
-    """Every bundle that can be found, checked to the last byte, with what this machine's memory allows it at best."""
+def _bundles(config: Config, bandwidth: _Bandwidth, configured: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Every bundle that can be found, checked to the last byte, with what is to be expected of it here."""
     folders = [
         path.parent for search in bundle_search(config.engine) for path in sorted(search.glob("*/manifest.toml"))
     ]
+    if configured and Path(configured["path"]) not in folders:
+        folders.append(Path(configured["path"]))
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("checking {task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -100,16 +157,21 @@ def _bundles(config: Config, bandwidth: _Bandwidth) -> list[dict[str, Any]]:
         found = []
         for folder in folders:
             progress.update(task, description=str(folder))
-            found.append({"path": str(folder)} | _bundle(folder, config, bandwidth))
+            known = configured if configured and Path(configured["path"]) == folder else None
+            found.append({"path": str(folder)} | _bundle(folder, config, bandwidth, known))
     return found
 
 
-def _bundle(folder: Path, config: Config, bandwidth: _Bandwidth) -> dict[str, Any]:
+def _bundle(folder: Path, config: Config, bandwidth: _Bandwidth, configured: dict[str, Any] | None) -> dict[str, Any]:
     try:
         bundle = load_bundle(folder, verify="full")
-    except ModelError as err:
+        manifest, num_threads = bundle.manifest, choose_threads(config.engine, bundle)
+        if configured:
+            expected = Expectation(configured["rtf"], "measured")
+        else:
+            expected = expect(bundle, config.engine, bandwidth.of(num_threads))
+    except SpeechError as err:
         return {"error": str(err)}
-    manifest, num_threads = bundle.manifest, choose_threads(config.engine, bundle)
     return {
         "name": manifest.name,
         "recipe": manifest.recipe,
@@ -118,58 +180,34 @@ def _bundle(folder: Path, config: Config, bandwidth: _Bandwidth) -> dict[str, An
         "can_clone": "codec_encoder" in manifest.files,
         "threads": num_threads,
         "bytes_per_frame": bytes_per_frame(manifest),
+        "needed_bytes": needed_bytes(manifest),
         "bandwidth_rtf": round(bandwidth_rtf(manifest, bandwidth.of(num_threads)), 4),
+        "rtf": round(expected.rtf, 4),
+        "rtf_how": expected.how,
+        "verdict": expected.words,
     }
 
 
 def _configured(config: Config, problems: list[SpeechError]) -> dict[str, Any] | None:
     """The configured bundle, loaded and measured."""
+    before = resident_memory()["rss_bytes"]
     try:
         with Engine(config.engine) as engine:
-            engine.self_test()
+            expected = measured(engine)
+            after = resident_memory()["rss_bytes"]
             Synthesizer(engine, text=config.text)  # reads the lexicon
+            manifest = engine.bundle.manifest
             return {
-                "name": engine.bundle.manifest.name,
+                "name": manifest.name,
+                "path": str(engine.bundle.folder),
                 "threads": engine.num_threads,
-                "rtf": round(engine.rtf, 3),
-                "keeps_up": engine.rtf < 1,
-                "bytes_per_frame": bytes_per_frame(engine.bundle.manifest),
+                "rtf": round(expected.rtf, 3),
+                "keeps_up": expected.rtf < 1,
+                "verdict": expected.words,
+                "bytes_per_frame": bytes_per_frame(manifest),
+                "needed_bytes": needed_bytes(manifest),
+                "loaded_bytes": None if before is None or after is None else after - before,
             }
     except SpeechError as err:
         problems.append(err)
         return None
-
-
-def _print(report: dict[str, Any]) -> None:
-    table = Table(show_header=False, title="crier doctor")
-    table.add_row("configuration", Text(report["config"] or "none: the defaults"))
-    table.add_row("machine", f"{report['machine']}, {report['cores']} cores")
-    table.add_row("SIMD in llama.cpp", report["simd"])
-    for num_threads, speed in report["bandwidth_by_threads"].items():
-        table.add_row(f"memory, {num_threads} thread(s)", f"{speed / 1e9:.1f} GB/s")
-    for device in report["devices"]:
-        table.add_row("sound device", Text(f"{device['index']}: {device['name']}"))
-    for bundle in report["bundles"]:
-        table.add_row("bundle", Text(bundle.get("error") or _bundle_text(bundle)))
-    configured = report["configured"]
-    if configured:
-        verdict = "keeps up" if configured["keeps_up"] else "is slower than real time here"
-        table.add_row("configured voice", f"{configured['name']}: real-time factor {configured['rtf']}, {verdict}")
-    table.add_row("speeds other than 1", report["libsonic"] or "none: libsonic0 is not installed")
-    for note in report["notes"]:
-        table.add_row("[yellow]note", Text(note))
-    for problem in report["problems"]:
-        table.add_row("[red]problem", Text(problem))
-    Console().print(table)
-
-
-def _bundle_text(bundle: dict[str, Any]) -> str:
-    folder = Path(bundle["path"]).name
-    name = folder if folder == bundle["name"] else f"{folder} (by its manifest {bundle['name']})"
-    depth = "" if bundle["depth_recipe"] == bundle["recipe"] else f" (depth decoder {bundle['depth_recipe']})"
-    cloning = ", takes recorded voices" if bundle["can_clone"] else ""
-    return (
-        f"{name} {bundle['recipe']}{depth}, {bundle['bytes'] / 1e6:.0f} MB, intact{cloning}\n"
-        f"reads {bundle['bytes_per_frame'] / 1e6:.0f} MB a frame: by this memory, with {bundle['threads']} thread(s),"
-        f" a real-time factor of {bundle['bandwidth_rtf']:.2f} at best"
-    )

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from daemon.audio import tempo
 from daemon.audio.pcm import scale
+from daemon.audio.utterance import Hold
 from daemon.engine.session import TtsSession
 from daemon.values import Pcm16, Segment
 
@@ -40,8 +41,10 @@ class Writer:
         cancelled: asked once a frame and while waiting.
         beat: the thread's heartbeat.
         on_first_sample: called with the time when the first sample is in the ring.
+        hold: how much must be in the ring before speech is heard; None where nobody listens.
 
     Attributes:
+        hold: the same, for whoever makes the speech.
         samples: in the ring, or read from it.
     """
 
@@ -51,11 +54,13 @@ class Writer:
         cancelled: Callable[[], bool] = lambda: False,
         beat: Callable[[], None] = lambda: None,
         on_first_sample: Callable[[float], None] = lambda _time_s: None,
+        hold: Hold | None = None,
     ) -> None:
         self._ring = ring
         self._cancelled = cancelled
         self._beat = beat
         self._on_first_sample = on_first_sample
+        self.hold = hold
         self._silent = True
         self.samples = 0
 

@@ -1,15 +1,10 @@
-"""How long playback is held back so that it does not starve of samples."""
+"""How much of speech that comes over the network is kept ahead; ``forecast`` has what is made here."""
 
 from daemon.values import SAMPLE_RATE
 
 COMFORTABLE_RTF = 0.5
 """Below this, speech starts with the first frame; above, some audio is kept ahead."""
 CUSHION_S = 0.3
-
-
-def wait_s(rtf: float, expected_s: float) -> float | None:
-    """Seconds that are told beforehand, where synthesis is slower than real time; None where it is not."""
-    return round(expected_s * (rtf - 1), 1) if rtf > 1 else None
 
 
 def prebuffer_samples(rtf: float, expected_s: float) -> int:

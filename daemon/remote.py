@@ -145,6 +145,11 @@ class RemoteSynthesizer:
         """Why the last piece was spoken here."""
         self._told: bool | None = None
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a renderer is likely to make what comes next. Any thread."""
+        return self._told is not False and self._renderers.reachable
+
     def speak(
         self, request: SpeakRequest, source: TextSource, writer: Writer, *, voice: str | None, speed: float
     ) -> Spoken:
@@ -156,6 +161,8 @@ class RemoteSynthesizer:
         """
         rest = source
         if not source.open and not request.context:
+            if writer.hold is not None:
+                writer.hold.samples = 0  # what comes is held back before it gets there
             left = self._have_made(request.model_copy(update={"voice": voice, "speed": speed}), source.text, writer)
             if not left or writer.stopped():
                 return Spoken(samples=writer.samples, remote=True)

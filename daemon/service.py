@@ -19,7 +19,6 @@ from daemon.inputs.render_player import RenderPlayer
 from daemon.metrics import Metrics
 from daemon.phrases import PhraseCache
 from daemon.ports import RenderListener
-from daemon.prebuffer import wait_s
 from daemon.remote import RemoteSynthesizer
 from daemon.rendering import Render, Renders
 from daemon.settings import load_settings, save_settings
@@ -38,6 +37,7 @@ from daemon.values import (
     State,
     VoiceInfo,
 )
+from daemon.waiting import expected_wait_s
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +85,11 @@ class Service:
         self._checks = Checks(
             self._desk, engine, self._synthesizer, config.text.max_chars, any_voice=renderers is not None
         )
+        self._remote: RemoteSynthesizer | None = None
         self._renders = Renders(self._desk, self._synthesizer, metrics=metrics, beat=lambda: beat("synth"))
         maker: SpeechMaker = self._synthesizer
         if renderers is not None:
-            maker = RemoteSynthesizer(
+            maker = self._remote = RemoteSynthesizer(
                 self._synthesizer, engine.voices, renderers, wait_s=config.share.wait_s, metrics=metrics
             )
         self._loop = SpeakingLoop(
@@ -189,27 +190,27 @@ class Service:
             decision = desk.queue.submit(request, now, expiry_s=expiry_s)
             refusal = next((e for e in decision.events if e.event_type is EventType.REJECTED), None)
             if refusal is None:
-                source = TextSource(request.text, more=more)
-                desk.entries[request.id] = Entry(
-                    request, source, now, estimate.audio_s, estimate.cached, estimate.effort
-                )
-            rtf = self._engine.rtf * estimate.effort
-            desk.apply(decision, wait_s=None if estimate.cached else wait_s(rtf, estimate.audio_s))
+                source = TextSource(request.text, more=more, expected_s=estimate.made_s)
+                held_s = 0.0 if self._remote is not None and self._remote.elsewhere else estimate.wait_s
+                desk.entries[request.id] = Entry(request, source, now, estimate.audio_s, held_s)
+            wait_s = expected_wait_s(desk, request.id, now)
+            desk.apply(decision, wait_s=wait_s)
             if refusal is not None:
                 raise refused(refusal)
             if desk.job is None and desk.will_speak(request):
                 self._player.wake()
             desk.wake()
-            return Accepted(request.id, desk.queue.position(request.id))
+            return Accepted(request.id, desk.queue.position(request.id), wait_s)
 
     def append(self, request_id: str, text: str) -> None:
         """Add text to an open request."""
         with self._desk.changed:
             entry = self._entry(request_id)
             entry.source.append(text, self._checks.max_chars)
-        expected_s = self._checks.estimate_s(entry.request, text)
+        estimate = self._checks.estimate(entry.request, text)
         with self._desk.changed:
-            entry.expected_s += expected_s
+            entry.expected_s += estimate.audio_s
+            entry.source.expected_s += estimate.made_s
 
     def end(self, request_id: str) -> None:
         """Close an open request's text."""

@@ -13,11 +13,11 @@ from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, EngineError, SpeechError
 from daemon.metrics import Metrics
 from daemon.output import Writer
-from daemon.prebuffer import prebuffer_samples, wait_s
 from daemon.rendering import Renders
 from daemon.speech import Spoken
 from daemon.text_source import TextSource
-from daemon.values import SAMPLE_RATE, Pcm16, SpeakRequest
+from daemon.values import SAMPLE_RATE, Pcm16, Priority, SpeakRequest
+from daemon.waiting import WORTH_TELLING_S, told
 
 logger = logging.getLogger(__name__)
 
@@ -143,13 +143,12 @@ class SpeakingLoop:
     def _begin(self, request: SpeakRequest) -> Job:
         desk = self._desk
         entry = desk.entries[request.id]
-        rtf = self._engine.rtf * entry.effort
         entry.attempts += 1
         if entry.attempts > 1:
-            entry.source = TextSource(entry.source.text, more=entry.source.open)
+            source = entry.source
+            entry.source = TextSource(source.text, more=source.open, expected_s=source.expected_s)
         chime = desk.chimes.before(request)
         job = Job(request, entry.source, f"{request.id}#{entry.attempts}", entry.accepted_at, chime)
-        job.wait_s = None if entry.cached else wait_s(rtf, entry.expected_s)
         logger.debug("speak request_id=%s attempt=%d text=%r", request.id, entry.attempts, entry.source.text)
         self._ring.clear()
         desk.player.resume()
@@ -157,11 +156,16 @@ class SpeakingLoop:
             job.utterance,
             volume=request.volume,
             max_volume=desk.max_volume(request),
-            prebuffer_samples=prebuffer_samples(rtf, entry.expected_s),  # it also starts when the ring is full
+            hold=job.hold,
             chime_samples=len(chime),
-            chime_waits=rtf > 1 and len(chime) <= self._ring.capacity // 2,
+            chime_waits=self._chime_waits(request, entry.wait_s, len(chime)),
         )
         return job
+
+    def _chime_waits(self, request: SpeakRequest, wait_s: float, samples: int) -> bool:
+        """Whether a chime is heard right before speech that is held back; what is critical may be heard of earlier."""
+        held_back = wait_s >= WORTH_TELLING_S and request.priority is not Priority.CRITICAL
+        return held_back and samples <= self._ring.capacity // 2
 
     def _speak(self, job: Job) -> None:
         """Synthesise it all; what is still to be heard then plays by itself."""
@@ -186,7 +190,7 @@ class SpeakingLoop:
             spoken = self._synthesizer.speak(
                 job.request,
                 job.source,
-                Writer(self._ring, job.cancelled.is_set, self._beat, on_first_sample),
+                Writer(self._ring, job.cancelled.is_set, self._beat, on_first_sample, job.hold),
                 voice=job.request.voice or self._engine.voices.known(self._desk.settings.voice),
                 speed=job.request.speed or self._desk.settings.speed,
             )
@@ -211,6 +215,7 @@ class SpeakingLoop:
         spoken = job.spoken
         kind, reason = job.final
         audio_s = round(job.played_samples / SAMPLE_RATE, 3)
+        underrun_ms = self._measure(spoken)
         desk = self._desk
         with desk.open():
             events = desk.queue.ended(
@@ -224,8 +229,7 @@ class SpeakingLoop:
             desk.job = None
             if desk.last is not None and desk.last.id == job.request.id:
                 desk.last = job.request.model_copy(update={"text": job.source.text})  # it may have grown since
-            desk.publish(events)
-        underrun_ms = self._measure(spoken)
+            desk.publish([event.model_copy(update={"underrun_ms": underrun_ms or None}) for event in events])
         logger.info(
             "utterance request_id=%s audio_s=%.2f ttfa_ms=%s rtf=%s underrun_ms=%.0f outcome=%s",
             job.request.id,
@@ -244,7 +248,7 @@ class SpeakingLoop:
             self._metrics.count_runaway()
         player, (count, samples) = self._desk.player, self._underruns
         self._underruns = (player.underrun_count, player.underrun_samples)
-        underrun_ms = (self._underruns[1] - samples) * 1000 / SAMPLE_RATE
+        underrun_ms = round((self._underruns[1] - samples) * 1000 / SAMPLE_RATE, 1)
         self._metrics.add_underruns(self._underruns[0] - count, underrun_ms)
         return underrun_ms
 
@@ -264,10 +268,11 @@ class SpeakingLoop:
             job = desk.job
             if job is None or job.utterance != utterance:
                 return
-            job.speaking = True
+            job.speaking_since = time_s
             desk.last = job.request.model_copy(update={"text": job.source.text})
             logger.debug("onset request_id=%s onset_ms=%.1f", job.request.id, (time_s - job.accepted_at) * 1000)
-            desk.publish(desk.queue.started(job.request.id, monotonic(), ttfa_ms=job.ttfa_ms, wait_s=job.wait_s))
+            waited_s = told(time_s - job.accepted_at)
+            desk.publish(desk.queue.started(job.request.id, monotonic(), ttfa_ms=job.ttfa_ms, wait_s=waited_s))
 
     def on_done(self, utterance: str, outcome: PlayOutcome, played_samples: int) -> None:
         """The last speech sample is out, or was dropped."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from daemon.engine.session import MAX_RETRIES, TtsSession
+from daemon.forecast import Outlook
 from daemon.output import WAIT_S, Output, Writer
 from daemon.text_source import OPEN_TEXT_TIMEOUT_S, TextSource
 from daemon.values import SAMPLE_RATE, Pcm16
@@ -45,10 +46,18 @@ class Speech:
     """One request on its way from text to ring."""
 
     def __init__(
-        self, session: TtsSession, source: TextSource, output: Output, writer: Writer, *, keep_times: bool
+        self,
+        session: TtsSession,
+        source: TextSource,
+        output: Output,
+        writer: Writer,
+        outlook: Outlook,
+        *,
+        keep_times: bool,
     ) -> None:
         self._session = session
         self._source = source
+        self._outlook = outlook
         self._output = output
         self._writer = writer
         self._keep_times = keep_times
@@ -63,6 +72,7 @@ class Speech:
                 break
             if chunk is not None and self._session.chunk.truncated:
                 self._after_runaway()
+        self._outlook.close()
         self._spoken.samples = self._output.samples
         return self._spoken
 
@@ -71,6 +81,8 @@ class Speech:
         chunk = self._session.next_audio_chunk()
         took = perf_counter() - began
         self._spoken.synthesis_s += took
+        if chunk is not None:
+            self._outlook.note(self._session, len(chunk), took)
         if self._keep_times:
             self.frames_ms.append(round(took * 1000, 3))
         return chunk

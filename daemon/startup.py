@@ -1,19 +1,15 @@
 """What can be seen of a configuration before a model is loaded: crierd refuses it for that, crier doctor reports it."""
 
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from daemon.audio.chimes import Chimes
+from daemon.broker_check import BrokerCheck
 from daemon.config import Config
 from daemon.errors import ConfigError
 from daemon.inputs.mqtt_credentials import read_password, tls_context
 from daemon.reading import open_lexicon
-
-BROKER_S = 2.0
-"""How long a broker has to take a connection."""
 
 
 def problems(config: Config, credentials: Path | None) -> Iterator[ConfigError]:
@@ -59,33 +55,20 @@ def _check_wyoming(config: Config) -> None:
     check_uri(config.wyoming)
 
 
-def notes(config: Config) -> Iterator[str]:
-    """What does not work now, and does not keep crierd from starting."""
+def notes(config: Config, broker: BrokerCheck | None = None) -> Iterator[str]:
+    """What does not work now, and does not keep crierd from starting.
+
+    Args:
+        config: of the daemon.
+        broker: an attempt to reach the broker that was made; None for none.
+    """
     for key, command in (("start", config.duck.start), ("end", config.duck.end)):
         if command and shutil.which(command[0]) is None:
             yield f"[duck] {key}: there is no program {command[0]!r}"
-    if config.mqtt.enabled and (trouble := _try_broker(config.mqtt.host, config.mqtt.port)):
-        yield f"[mqtt] broker {config.mqtt.host}:{config.mqtt.port} is not reached: {trouble}"
+    if broker is not None and broker.trouble:
+        yield f"[mqtt] broker {config.mqtt.host}:{config.mqtt.port} is not reached: {broker.trouble}"
     if config.wyoming.enabled and (trouble := _try_wyoming(config)):
         yield f"[wyoming] uri {config.wyoming.uri}: {trouble} (by a daemon that runs?)"
-
-
-def _try_broker(host: str, port: int) -> str:
-    """Why no connection comes about; empty if one does."""
-    trouble = [f"no answer within {BROKER_S:.0f} s"]
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=BROKER_S).close()
-        except (OSError, UnicodeError) as err:
-            trouble.append(getattr(err, "strerror", None) or str(err))
-        else:
-            trouble.append("")
-
-    attempt = threading.Thread(target=connect, name="broker", daemon=True)  # may hang in the resolver
-    attempt.start()
-    attempt.join(BROKER_S)
-    return trouble[-1]
 
 
 def _try_wyoming(config: Config) -> str:

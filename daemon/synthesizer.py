@@ -10,13 +10,14 @@ from daemon.config_sections import TextConfig
 from daemon.engine.engine import Engine
 from daemon.engine.session import TtsSession, default_seed
 from daemon.errors import BadRequestError
+from daemon.forecast import Forecaster, Outlook
 from daemon.metrics import Metrics
 from daemon.output import Output, Writer, pace
 from daemon.phrases import Phrase, PhraseCache, phrase_key
 from daemon.reading import Reader, ReadSegments
 from daemon.speech import Speech, Spoken
 from daemon.text_source import TextSource
-from daemon.values import SAMPLE_RATE, Segment, Segmenter, SpeakRequest, Turn
+from daemon.values import SAMPLE_RATE, Priority, Segment, Segmenter, SpeakRequest, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,12 @@ class Estimate:
 
     audio_s: float
     """How long it is expected to last; 0 if there is nothing to say."""
+    made_s: float = 0.0
+    """How much speech the model has to make for that: twice as much at twice the speed, none for pauses."""
+    wait_s: float = 0.0
+    """How long it will be held back once it is its turn, so that it does not run dry."""
     cached: bool = False
     """All of it plays from the phrase cache, at once."""
-    effort: float = 1.0
-    """Seconds of speech to be made for each that is heard: 2 at twice the speed, less where there are pauses."""
 
 
 class Synthesizer:
@@ -65,6 +68,7 @@ class Synthesizer:
         self._metrics = metrics or Metrics()
         self._profile = profile
         self._frame_rate = engine.bundle.manifest.audio.frame_rate
+        self._forecaster = Forecaster(engine)
         self._reader = self._make_reader(text or TextConfig())
         if phrases is not None:
             self._metrics.set_phrase_bytes(phrases.num_bytes)
@@ -122,12 +126,11 @@ class Synthesizer:
             return Estimate(0.0)
         key = None if more else self._key(request, segments, voice, speed)
         cached = key is not None and self._phrases is not None and self._phrases.has(key)
-        made_s = [self._engine.expected_s(self._engine.count_tokens(s.text)) if s.text else 0.0 for s in segments]
-        audio_s = sum(
-            made / pace(segment, speed) if segment.text else segment.pause_s
-            for segment, made in zip(segments, made_s, strict=True)
-        )
-        return Estimate(audio_s, cached, sum(made_s) / audio_s)
+        forecaster, name = self._forecaster, self._engine.voices.get(voice).name
+        pieces = [forecaster.piece(segment, speed) for segment in segments]
+        wait_s = 0.0 if cached else forecaster.wait_s(pieces, name, cautious=is_cautious(request))
+        made_s = sum(piece.expected_s for piece in pieces)
+        return Estimate(forecaster.audio_s(pieces, name), made_s, wait_s, cached)
 
     def _check_wish(self, request: SpeakRequest) -> None:
         """A speed that was set once and cannot be had any more is no reason to fall silent; one that is asked for is.
@@ -198,6 +201,8 @@ class Synthesizer:
         self, request: SpeakRequest, phrase: Phrase, segments: Sequence[Segment], writer: Writer, *, voice: str | None
     ) -> Spoken:
         """Say what was said before; it counts as said, also for requests that go on from it."""
+        if writer.hold is not None:
+            writer.hold.samples = 0
         before = writer.samples
         for start in range(0, len(phrase.pcm), PIECE_SAMPLES):
             if not writer.write(phrase.pcm[start : start + PIECE_SAMPLES]):
@@ -217,18 +222,26 @@ class Synthesizer:
         speed: float,
         key: bytes | None = None,
     ) -> Spoken:
-        language = self._engine.voices.get(voice).language
+        spoken_by = self._engine.voices.get(voice)
+        outlook = Outlook(
+            self._forecaster,
+            source,
+            writer.hold,
+            voice=spoken_by.name,
+            speed=speed,
+            cautious=is_cautious(request),
+        )
         session = self._engine.session(
-            segmenter,
+            outlook.overhear(segmenter),
             voice=voice,
             seed=request.seed,
-            context=self._context(request.context, language),
+            context=self._context(request.context, spoken_by.language),
             stop=writer.stopped,
         )
         times = self._engine.reset_times()
         keep_bytes = self._phrases.max_bytes if self._phrases is not None and key is not None else 0
         with Output(session, writer, speed=speed, keep_bytes=keep_bytes) as output:
-            speech = Speech(session, source, output, writer, keep_times=self._profile)
+            speech = Speech(session, source, output, writer, outlook, keep_times=self._profile)
             spoken = speech.run()
         if spoken.truncated:
             logger.warning("runaway request_id=%s: cut", request.id)
@@ -256,3 +269,8 @@ class Synthesizer:
             self._metrics.set_phrase_bytes(phrases.num_bytes)
 
         return keep
+
+
+def is_cautious(request: SpeakRequest) -> bool:
+    """Whether speech that is made slowly is held back with margins; what is critical is not to come late for those."""
+    return request.priority is not Priority.CRITICAL

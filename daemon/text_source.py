@@ -10,13 +10,20 @@ OPEN_TEXT_TIMEOUT_S = 30.0
 
 
 class TextSource:
-    """The text of one request, which may still be growing. One reader; any thread may add."""
+    """The text of one request, which may still be growing. One reader; any thread may add.
 
-    def __init__(self, text: str, *, more: bool) -> None:
+    Attributes:
+        text: all of it so far.
+        open: more may come.
+        expected_s: how much speech all of it so far is expected to take; whoever adds text sees to it.
+    """
+
+    def __init__(self, text: str, *, more: bool, expected_s: float = 0.0) -> None:
         self._pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self.text = text
         self.open = more
+        self.expected_s = expected_s
         self._pieces.put(text)
         if not more:
             self._pieces.put(None)

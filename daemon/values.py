@@ -163,7 +163,9 @@ class Event(_Value):
     ttfa_ms: float | None = None
     """Request accepted to its first speech sample in the ring."""
     wait_s: float | None = None
-    """How long playback is held back because synthesis is slower than real time."""
+    """Queued: how long until its speech is expected to begin; started: how long that took. None where it is brief."""
+    underrun_ms: float | None = None
+    """Silence within it, because its speech was not made in time."""
     truncated: bool | None = None
     """A segment ran away and was cut."""
 
@@ -233,6 +235,8 @@ class Accepted:
     id: str
     queue: int
     """How many are to be spoken before it."""
+    wait_s: float | None = None
+    """Seconds until its speech is expected to begin; None where that is brief."""
 
 
 class Segment(NamedTuple):

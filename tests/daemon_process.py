@@ -29,6 +29,10 @@ class Client:
         self._lines = self._socket.makefile("rb")
         self.events: list[dict[str, Any]] = []
 
+    def patience(self, seconds: float) -> None:
+        """Wait so long for a line, where speech is slow to come."""
+        self._socket.settimeout(seconds)
+
     def raw(self, data: bytes) -> dict[str, Any]:
         """Send bytes (a newline is added) and return the reply."""
         self._socket.sendall(data + b"\n")
@@ -98,9 +102,9 @@ class Daemon:
                 stderr=log,
             )
 
-    def wait_note(self, wanted: str) -> None:
+    def wait_note(self, wanted: str, patience_s: float = 20) -> None:
         """Wait until systemd would have been told this."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + patience_s
         while wanted not in self.notes:
             gone = self.process.poll() is not None
             try:
@@ -169,13 +173,18 @@ def mqtt_section(port: int, node: str = "kitchen") -> str:
 
 @contextlib.contextmanager
 def run_daemon(
-    folder: Path, config: str = WAV_CONFIG, *, env: dict[str, str] | None = None, ready: bool = True
+    folder: Path,
+    config: str = WAV_CONFIG,
+    *,
+    env: dict[str, str] | None = None,
+    ready: bool = True,
+    patience_s: float = 20,
 ) -> Iterator[Daemon]:
     """A daemon that has said READY; killed at the end if the test has not ended it."""
     daemon = Daemon(folder, config, env or {})
     try:
         if ready:
-            daemon.wait_note("READY=1")
+            daemon.wait_note("READY=1", patience_s)
         yield daemon
     finally:
         daemon.close()

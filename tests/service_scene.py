@@ -50,8 +50,8 @@ class QuickSink:
 class Running:
     """A service with its sink and everything it told."""
 
-    def __init__(self, engine, tmp_path, config=CONFIG, phrases=None):
-        self.sink = QuickSink()
+    def __init__(self, engine, tmp_path, config=CONFIG, phrases=None, sink=None):
+        self.sink = sink or QuickSink()
         self.events, self.states = [], []
         self.metrics = Metrics()
         self._news = threading.Condition()

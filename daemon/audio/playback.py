@@ -110,6 +110,8 @@ class Playback:
         if item is not None and self._may_speak(item):
             self._speak(item)
         else:
+            if item is not None and item.dry and not self.paused and not self._all_written(item):
+                self.underrun_samples += len(self._silence)
             self._write_silence()
         return 0.0
 
@@ -210,11 +212,11 @@ class Playback:
         if not item.sounding:
             self._gain.reset(volume)
         self._gain.apply(block[:count], volume)
-        lacking = count < limit
-        if lacking:
+        if count < limit:
             self.underrun_count += not item.dry
             self.underrun_samples += limit - count
-        item.dry = lacking
+            item.hold.begun = item.end is not None  # one longer silence is understood, a stutter is not
+        item.dry = count < limit
         return count
 
     def _wrote_speech(self, item: Utterance, count: int) -> None:

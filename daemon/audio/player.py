@@ -8,7 +8,7 @@ from collections.abc import Callable
 from daemon.audio.playback import Playback
 from daemon.audio.ring import PcmRing
 from daemon.audio.sink import Sink
-from daemon.audio.utterance import PlayerListener, Utterance
+from daemon.audio.utterance import Hold, PlayerListener, Utterance
 from daemon.config_sections import AudioConfig
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Player:
         *,
         volume: int | None = None,
         max_volume: int = 100,
-        prebuffer_samples: int = 0,
+        hold: Hold | None = None,
         chime_samples: int = 0,
         chime_waits: bool = False,
     ) -> None:
@@ -75,7 +75,7 @@ class Player:
             utterance: the name that comes back in the callbacks.
             volume: percent, in place of the player's volume.
             max_volume: percent that neither exceeds.
-            prebuffer_samples: speech waits for so many in the ring, for ``finish``, or for the ring to be full.
+            hold: speech waits for so many samples in the ring, for ``finish``, or for a full ring; None: for one.
             chime_samples: so many come before the speech, and are played at once.
             chime_waits: they are held back with the speech, so that they are heard right before it.
         """
@@ -84,7 +84,7 @@ class Player:
             self._ring.total_written,
             volume=volume,
             max_volume=max_volume,
-            prebuffer_samples=prebuffer_samples,
+            hold=hold or Hold(),
             chime_samples=chime_samples,
             chime_waits=chime_waits,
         )

@@ -1,6 +1,7 @@
 """What is played as one piece, and who hears of it."""
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -32,6 +33,24 @@ class PlayerListener(Protocol):
         ...
 
 
+class Hold:
+    """How much of an utterance's speech must be in the ring before any of it is heard; both threads share it.
+
+    Attributes:
+        samples: so many; written by the synth thread, which may change its mind until ``begun``.
+        begun: it is being heard; written by the audio thread, which takes it back when the ring runs dry.
+    """
+
+    UNKNOWN = sys.maxsize
+    """Speech waits for its end, or for a full ring."""
+
+    __slots__ = ("begun", "samples")
+
+    def __init__(self, samples: int = 0) -> None:
+        self.samples = samples
+        self.begun = False
+
+
 @dataclass(slots=True, eq=False)
 class Utterance:
     """What is played as one piece."""
@@ -43,8 +62,8 @@ class Utterance:
     """Percent, in place of the player's."""
     max_volume: int = 100
     """Percent that no volume exceeds."""
-    prebuffer_samples: int = 0
-    """So much of its speech must be in the ring before that begins."""
+    hold: Hold = field(default_factory=Hold)
+    """How much of its speech must be in the ring before that begins."""
     chime_samples: int = 0
     """How much of its beginning is no speech."""
     chime_waits: bool = False
@@ -52,25 +71,24 @@ class Utterance:
     end: int | None = None
     """Position behind its last sample, once that is known."""
     cut: bool = False
-    ready: bool = False
-    """There was speech enough to begin with it."""
     sounding: bool = False
     """Something of it has been written."""
     started: bool = False
     """Some of its speech has been written."""
     dry: bool = False
-    """The last block lacked samples."""
+    """It lacks samples, and is silent until there are enough again."""
     played_samples: int = 0
     device_missed_s: float | None = None
     """Since when (monotonic) the device is waited for."""
 
     def is_ready(self, ring: PcmRing) -> bool:
         """Whether its speech may begin, or has."""
-        if not self.ready:
+        hold = self.hold
+        if not hold.begun:
             speech = ring.available - self.chime_left(ring)
-            enough = speech >= self.prebuffer_samples or ring.free == 0
-            self.ready = self.end is not None or (speech > 0 and enough)
-        return self.ready
+            enough = speech >= hold.samples or ring.free == 0
+            hold.begun = self.end is not None or (speech > 0 and enough)
+        return hold.begun
 
     def chime_left(self, ring: PcmRing) -> int:
         """Samples until its speech."""

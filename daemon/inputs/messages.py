@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from daemon.errors import BadRequestError
 from daemon.ports import Speaker
-from daemon.values import Reason, RequestId, SettingsChange, SpeakRequest
+from daemon.values import Accepted, Reason, RequestId, SettingsChange, SpeakRequest
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _VOLUME = re.compile(r"([+-]?)([0-9]{1,3})")
@@ -167,8 +167,7 @@ def rejection(err: BadRequestError) -> Reason:
 def _perform(op: Op, speaker: Speaker) -> dict[str, Any]:
     match op:
         case Say(request=request, more=more, expiry_s=expiry_s):
-            accepted = speaker.say(request, more=more, expiry_s=expiry_s)
-            return {"id": accepted.id, "queue": accepted.queue}
+            return _accepted(speaker.say(request, more=more, expiry_s=expiry_s))
         case Append(id=request_id, text=text):
             speaker.append(request_id, text)
             return {"id": request_id}
@@ -184,10 +183,14 @@ def _perform(op: Op, speaker: Speaker) -> dict[str, Any]:
     return {}
 
 
+def _accepted(accepted: Accepted) -> dict[str, Any]:
+    wait = {} if accepted.wait_s is None else {"wait_s": accepted.wait_s}
+    return {"id": accepted.id, "queue": accepted.queue, **wait}
+
+
 def _command(name: str, speaker: Speaker) -> dict[str, Any]:
     if name == "repeat":
-        accepted = speaker.repeat()
-        return {"id": accepted.id, "queue": accepted.queue}
+        return _accepted(speaker.repeat())
     if name == "status":
         return {"status": speaker.status()}
     if name == "voices":

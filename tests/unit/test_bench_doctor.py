@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from daemon import bandwidth, doctor
+from daemon import bandwidth, doctor, expectation
+from daemon.bandwidth import bandwidth_rtf
+from daemon.config_sections import EngineConfig
 from daemon.engine.bundle import load_bundle
+from daemon.errors import EngineError
+from daemon.expectation import Expectation, expect
 from daemon.places import find_places
 
 STARTER = Path(__file__).resolve().parents[2] / "models" / "starter"
@@ -76,3 +80,53 @@ def test_doctor_measures_memory_with_the_threads_that_the_engine_would_run(repor
     assert found["bundles"][0]["bandwidth_rtf"] == pytest.approx(
         found["bundles"][0]["bytes_per_frame"] * 12.5 / 3e9, 0.01
     )
+
+
+def test_the_exit_code_tells_whether_the_configured_voice_keeps_up(report, monkeypatch):
+    """71 where it does not, with a note; a problem's own code comes first; other bundles do not matter."""
+    code, found = report()
+    assert (code, found["configured"]["keeps_up"]) == (0, True)
+    assert "x faster than real time here (measured)" in found["configured"]["verdict"]
+    monkeypatch.setattr(doctor, "measured", lambda _engine: Expectation(1.7, "measured"))
+    code, found = report()
+    assert (code, found["problems"]) == (71, [])
+    assert found["configured"]["verdict"] == "about 1.7 x slower than real time here (measured)"
+    assert "does not keep up" in found["notes"][-1]
+    monkeypatch.setattr(doctor, "measured", failing)
+    code, found = report()
+    assert (code, found["problems"]) == (70, ["llama_decode returned -1"])
+
+
+def failing(_engine):
+    raise EngineError("llama_decode returned -1")
+
+
+def test_a_large_bundle_is_reckoned_from_what_it_reads(monkeypatch):
+    """Its codec and sampling are run, its steps reckoned; with twice the bandwidth the steps take half as long."""
+    bundle, config = load_bundle(STARTER), EngineConfig()
+    assert expect(bundle, config, 1e9).how == "measured"
+    monkeypatch.setattr(expectation, "SMALL_BYTES", 0)
+    monkeypatch.setattr(expectation, "_codec_frame_s", lambda _bundle: 0.010)
+    monkeypatch.setattr(expectation, "_sampling_frame_s", lambda _manifest: 0.002)
+    fast, slow = (expect(bundle, config, speed) for speed in (2e9, 1e9))
+    assert (fast.how, slow.how) == ("estimated", "estimated")
+    assert slow.rtf - 0.012 * 12.5 == pytest.approx(2 * (fast.rtf - 0.012 * 12.5))
+    assert slow.rtf > bandwidth_rtf(bundle.manifest, 1e9) - bundle.manifest.files["codec_decoder"].bytes * 12.5 / 1e9
+
+
+def test_the_reckoning_runs_a_real_codec(monkeypatch):
+    """And its sampler: both take time, and less than a frame lasts."""
+    bundle = load_bundle(STARTER)
+    for took_s in (expectation._codec_frame_s(bundle), expectation._sampling_frame_s(bundle.manifest)):
+        assert 0 < took_s < 0.08
+
+
+def test_what_memory_a_bundle_needs_is_told_when_it_is_not_there(report, monkeypatch):
+    """About; more than what every frame reads."""
+    found = report()[1]
+    need = found["configured"]["needed_bytes"]
+    files = load_bundle(STARTER).manifest.files
+    assert need > sum(files[role].bytes for role in ("backbone", "depth_decoder", "heads", "codec_decoder"))
+    monkeypatch.setattr("daemon.machine.available_memory", lambda: need - 1)
+    notes = report()[1]["notes"]
+    assert any("of memory, " in note for note in notes)

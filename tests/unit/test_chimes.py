@@ -11,7 +11,7 @@ from service_scene import CONFIG, open_engine, request, run_service
 from soundcard import wait_until
 
 from daemon.audio.chimes import Chimes
-from daemon.audio.utterance import PlayOutcome
+from daemon.audio.utterance import Hold, PlayOutcome
 from daemon.config_sections import ChimesConfig, ChimesOf
 from daemon.errors import BadRequestError, ConfigError
 from daemon.values import SAMPLE_RATE, EventType, Priority, Reason, SettingsChange
@@ -164,7 +164,7 @@ def test_prebuffer_holds_the_speech_behind_a_chime():
     """The chime is heard at once, or with the speech when that is made slower than it plays."""
     for waits in (False, True):
         rig, ding = Rig(), speech(2 * BLOCK)
-        rig.begin("a", ding, finish=False, chime_samples=len(ding), prebuffer_samples=1000, chime_waits=waits)
+        rig.begin("a", ding, finish=False, chime_samples=len(ding), hold=Hold(1000), chime_waits=waits)
         rig.ring.write(speech(900, seed=2), 0)
         rig.steps(LEAD // BLOCK + 6)
         assert np.count_nonzero(rig.sink.pcm) == (0 if waits else len(ding))

@@ -42,12 +42,12 @@ LAYERS = (
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 GROUPS = {
     **dict.fromkeys(("desk", "speaking", "remote"), "service"),
-    **dict.fromkeys(("checks", "prebuffer", "quiet", "rendering", "sentences"), "service"),
+    **dict.fromkeys(("checks", "prebuffer", "quiet", "rendering", "sentences", "waiting"), "service"),
+    **dict.fromkeys(("doctor", "doctor_page", "expectation", "machine"), "tools"),
+    "broker_check": "startup",
     "queue_item": "announcements",
-    **dict.fromkeys(
-        ("render", "render_text", "bandwidth", "bench", "doctor", "voice", "prerender", "discovery"), "tools"
-    ),
-    **dict.fromkeys(("output", "phrases", "reading", "speech", "text_source"), "synthesizer"),
+    **dict.fromkeys(("render", "render_text", "bandwidth", "bench", "voice", "prerender", "discovery"), "tools"),
+    **dict.fromkeys(("forecast", "output", "phrases", "reading", "speech", "spread", "text_source"), "synthesizer"),
     "client_say": "client",
 }
 """Modules that are one part of the program together, and may import each other."""

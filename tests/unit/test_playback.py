@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from playback_rig import BLOCK, GAP, LATENCY, LEAD, TAIL, MemorySink, Rig, speech
 
 from daemon.audio import device
-from daemon.audio.utterance import PlayOutcome
+from daemon.audio.utterance import Hold, PlayOutcome
 
 FINISHED, CUT, FAILED = PlayOutcome.FINISHED, PlayOutcome.CUT, PlayOutcome.FAILED
 
@@ -98,7 +98,7 @@ def test_a_gap_parts_two_utterances_and_the_device_stays_open():
 def test_prebuffer_holds_speech_back_until_enough_or_finished_or_full():
     """Silence goes out meanwhile."""
     rig = Rig(capacity=4000)
-    rig.begin("a", speech(1000), finish=False, prebuffer_samples=2000)
+    rig.begin("a", speech(1000), finish=False, hold=Hold(2000))
     rig.steps(20)
     assert not rig.sink.pcm.any()
     rig.ring.write(speech(1000), 0)
@@ -106,7 +106,7 @@ def test_prebuffer_holds_speech_back_until_enough_or_finished_or_full():
     assert rig.sink.got[-1].all()
     for finish, count in ((True, 1000), (False, 4000)):
         rig = Rig(capacity=4000)
-        rig.begin("a", speech(count), finish=finish, prebuffer_samples=10**9)
+        rig.begin("a", speech(count), finish=finish, hold=Hold(Hold.UNKNOWN))
         rig.steps(6)
         assert rig.sink.got[-1].all()
 

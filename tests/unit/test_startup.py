@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from daemon import startup
+from daemon import broker_check, startup
+from daemon.broker_check import BrokerCheck
 from daemon.client import main
 from daemon.config import Config
 from daemon.config_sections import (
@@ -28,8 +29,9 @@ def problems(**sections):
 
 
 def notes(**sections):
-    """Likewise."""
-    return list(startup.notes(Config(**sections)))
+    """Likewise; the broker is tried."""
+    config = Config(**sections)
+    return list(startup.notes(config, BrokerCheck(config.mqtt, None).run() if config.mqtt.enabled else None))
 
 
 def test_the_defaults_have_nothing_wrong():
@@ -88,7 +90,7 @@ def test_what_is_not_there_now_is_a_note():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         there = MqttConfig(enabled=True, host="127.0.0.1", port=port)
-        assert notes(mqtt=there, duck=DuckConfig(start=["sh"], end=["/bin/sh", "-c", ":"])) == []
+        assert notes(duck=DuckConfig(start=["sh"], end=["/bin/sh", "-c", ":"])) == []
         taken = WyomingConfig(enabled=True, uri=f"tcp://127.0.0.1:{port}")
         assert notes(wyoming=taken) == [
             f"[wyoming] uri tcp://127.0.0.1:{port}: Address already in use (by a daemon that runs?)"
@@ -101,7 +103,7 @@ def test_what_is_not_there_now_is_a_note():
 
 def test_a_broker_that_does_not_answer_is_not_waited_for(monkeypatch):
     """However long its name takes to be resolved."""
-    monkeypatch.setattr(startup, "BROKER_S", 0.1)
+    monkeypatch.setattr(broker_check, "BROKER_S", 0.1)
     over = threading.Event()
 
     def hang(*_args, **_words):

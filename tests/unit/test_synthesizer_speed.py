@@ -173,7 +173,7 @@ def test_estimate_reckons_with_speed_and_pauses(engine):
     assert audio_s(FIRST, 2.0) == pytest.approx(audio_s(FIRST, 1.0) / 2)
     assert audio_s(f"{FIRST} [pause 2s]", 2.0) == pytest.approx(audio_s(FIRST, 2.0) + 2, abs=0.01)
     fast = synthesizer.estimate(SpeakRequest(text=FIRST, id="a"), voice=None, speed=2.0)
-    assert fast.effort == pytest.approx(2.0)
+    assert fast.made_s == pytest.approx(2 * fast.audio_s)
     assert audio_s("[pause 2s]", 1.0) == 0
     assert audio_s("😀", 1.0) == 0
 
