@@ -10,7 +10,6 @@ from daemon.values import Event
 
 _WINDOW = 256
 _STATUS_FILE = Path("/proc/self/status")
-_MEMINFO_FILE = Path("/proc/meminfo")
 
 
 class Metrics:
@@ -122,27 +121,17 @@ class Metrics:
         }
 
 
-def available_memory() -> int:
-    """Bytes that can be had without swapping; more than any machine has where the system does not say."""
-    return _read_kib(_MEMINFO_FILE).get("MemAvailable", 1 << 40) * 1024
-
-
 def resident_memory() -> dict[str, int | None]:
     """This process's resident memory in bytes, now and at its highest; None where /proc does not tell."""
-    kib = _read_kib(_STATUS_FILE)
+    try:
+        lines = _STATUS_FILE.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "kB" in value}
     return {
         name: kib[field] * 1024 if field in kib else None
         for name, field in (("rss_bytes", "VmRSS"), ("peak_rss_bytes", "VmHWM"))
     }
-
-
-def _read_kib(path: Path) -> dict[str, int]:
-    """The sizes in a file of /proc, as far as there are any."""
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    return {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines) if "kB" in value}
 
 
 def _percentiles(samples: deque[float], digits: int) -> dict[str, float | None]:

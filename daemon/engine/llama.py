@@ -17,7 +17,7 @@ import numpy as np
 from daemon.engine.governor import StepKind, ThreadGovernor
 from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
-from daemon.metrics import available_memory
+from daemon.machine import available_memory
 from daemon.values import F32
 
 logger = logging.getLogger(__name__)
@@ -158,7 +158,10 @@ class LlamaModel:
     def _affordable(self, num_sequences: int, num_positions: int, *, bytes_per_number: int) -> int:
         head = llama_cpp.llama_model_n_embd(self._model) // llama_cpp.llama_model_n_head(self._model)
         numbers = 2 * llama_cpp.llama_model_n_layer(self._model) * llama_cpp.llama_model_n_head_kv(self._model) * head
-        room: int = available_memory() // 4 // (numbers * bytes_per_number * num_positions)
+        available = available_memory()
+        if available is None:
+            return num_sequences
+        room: int = available // 4 // (numbers * bytes_per_number * num_positions)
         return max(1, min(num_sequences, room))
 
     def decode(self, count: int, sequences: Sequence[int] = (0,)) -> None:

@@ -30,6 +30,7 @@ LAYERS = (
         "sound_file",
         "recent_ids",
         "client_socket",
+        "machine",
     ),
     ("text", "engine"),
     ("audio",),
@@ -43,7 +44,7 @@ RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 GROUPS = {
     **dict.fromkeys(("desk", "speaking", "remote"), "service"),
     **dict.fromkeys(("checks", "prebuffer", "quiet", "rendering", "sentences", "waiting"), "service"),
-    **dict.fromkeys(("doctor", "doctor_page", "expectation", "machine"), "tools"),
+    **dict.fromkeys(("doctor", "doctor_page", "expectation"), "tools"),
     "broker_check": "startup",
     "queue_item": "announcements",
     **dict.fromkeys(("render", "render_text", "bandwidth", "bench", "voice", "prerender", "discovery"), "tools"),
