@@ -247,8 +247,10 @@ class Synthesizer:
             logger.warning("runaway request_id=%s: cut", request.id)
         self._engine.history.add(request.id, session.conversation())
         if not writer.stopped():
-            # A recording or context that had to be read first says nothing of how fast speech comes.
-            self._engine.note_rtf(spoken.synthesis_s - times.prefill, times.frames / self._frame_rate)
+            # A recording or context that had to be read first says nothing of how fast speech comes, nor do sentences
+            # that were made together of how fast the next one alone will.
+            if not session.together:
+                self._engine.note_rtf(spoken.synthesis_s - times.prefill, times.frames / self._frame_rate)
             spoken.keep = self._keeper(key, output, session, spoken)
         if self._profile:
             stages = {name: round(value * 1000, 3) for name, value in asdict(times).items() if name != "frames"}
