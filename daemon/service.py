@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.audio.chimes import Chimes
 from daemon.audio.player import Player
@@ -15,12 +15,10 @@ from daemon.config import Config
 from daemon.desk import EVENT_REASONS, Desk, Entry
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, SpeechError
-from daemon.inputs.render_player import RenderPlayer
 from daemon.metrics import Metrics
 from daemon.phrases import PhraseCache
 from daemon.ports import RenderListener
 from daemon.prebuffer import wait_s
-from daemon.remote import RemoteSynthesizer
 from daemon.rendering import Render, Renders
 from daemon.settings import load_settings, save_settings
 from daemon.speaking import SpeakingLoop, SpeechMaker
@@ -38,6 +36,9 @@ from daemon.values import (
     State,
     VoiceInfo,
 )
+
+if TYPE_CHECKING:
+    from daemon.inputs.render_player import RenderPlayer
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Service:
         *,
         settings_path: Path,
         phrases: PhraseCache | None = None,
-        renderers: RenderPlayer | None = None,
+        renderers: "RenderPlayer | None" = None,
         metrics: Metrics,
         beat: Callable[[str], None],
     ) -> None:
@@ -88,6 +89,8 @@ class Service:
         self._renders = Renders(self._desk, self._synthesizer, metrics=metrics, beat=lambda: beat("synth"))
         maker: SpeechMaker = self._synthesizer
         if renderers is not None:
+            from daemon.remote import RemoteSynthesizer  # noqa: PLC0415 (for players of [share] alone)
+
             maker = RemoteSynthesizer(
                 self._synthesizer, engine.voices, renderers, wait_s=config.share.wait_s, metrics=metrics
             )
