@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon import log, startup
+from daemon import log, scheduling, startup
 from daemon.audio.sink import open_sink
 from daemon.config import Config, load_config
 from daemon.ducking import Ducking, set_role
@@ -88,6 +88,10 @@ class App:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with contextlib.ExitStack() as stack:
             service = self._start(stack)
+            scheduling.raise_thread("audio", self._config.audio.realtime_priority)
+            scheduling.release_memory()
+            if self._config.engine.mlock:
+                scheduling.lock_memory()
             gc.freeze()  # without a search first, which takes 20 ms and finds 600 objects among 78 000
             gc.enable()
             self._notifier.ready()
@@ -99,6 +103,8 @@ class App:
         """Load everything, then start the threads; ``stack`` undoes it in reverse."""
         config, places = self._config, self._surroundings.places
         password = read_password(config.mqtt, places.credentials)
+        scheduling.share_interpreter()
+        scheduling.use_cpus(config.engine.cpus)
         set_role(config.duck.role, self._surroundings.environ)
         sink = open_sink(config.audio)
         engine = Engine(config.engine, Folders(places.voices, places.cache))

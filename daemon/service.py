@@ -100,6 +100,7 @@ class Service:
         self._player = self._desk.player = Player(sink, ring, config.audio, self._loop, lambda: beat("audio"))
         self._player.set_volume(settings.volume)
         self._saved = settings
+        self._synthesizer.warm_up()
 
     @property
     def fatal(self) -> SpeechError | None:

@@ -29,6 +29,7 @@ LAYERS = (
         "native_noise",
         "sound_file",
         "recent_ids",
+        "scheduling",
         "submodule",
     ),
     ("text", "engine"),
