@@ -2,10 +2,10 @@
 
 import argparse
 import faulthandler
+import gc
 import os
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 from daemon import log
@@ -21,8 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     args = parser.parse_args(argv)
     if args.version:
+        from importlib.metadata import version  # noqa: PLC0415 (slow to import)
+
         print(f"crierd {version('crier')}")
         return 0
+    gc.disable()  # until all is loaded (App.run): nothing of it is garbage, and looking for that takes 50 ms
     stderr = os.dup(2)  # 2 itself is redirected while PortAudio, which may abort, opens the device
     faulthandler.enable(stderr)
     faulthandler.register(signal.SIGUSR1, stderr)

@@ -7,25 +7,18 @@ import os
 import signal
 import socket
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon import log, startup
+from daemon import log, scheduling, startup
 from daemon.audio.sink import open_sink
 from daemon.config import Config, load_config
 from daemon.ducking import Ducking, set_role
 from daemon.engine.engine import Engine, Folders
 from daemon.errors import ConfigError, EngineError
-from daemon.inputs.discovery import Discovery
-from daemon.inputs.hermes import Hermes
-from daemon.inputs.mqtt import MqttInput
 from daemon.inputs.mqtt_credentials import read_password
-from daemon.inputs.mqtt_feature import Publication
-from daemon.inputs.mqtt_stats import Stats
-from daemon.inputs.render_player import RenderPlayer
-from daemon.inputs.render_share import RenderShare
 from daemon.inputs.unix_socket import UnixSocketServer
 from daemon.metrics import Metrics
 from daemon.phrases import open_phrases
@@ -34,6 +27,8 @@ from daemon.service import Service
 from daemon.systemd import Heartbeats, Notifier, listen_sockets, watchdog_interval_s
 
 if TYPE_CHECKING:
+    from daemon.inputs.mqtt import MqttInput
+    from daemon.inputs.render_player import RenderPlayer
     from daemon.inputs.wyoming_server import WyomingServer
 
 logger = logging.getLogger(__name__)
@@ -75,7 +70,11 @@ class App:
         self._mqtt: MqttInput | None = None
         for problem in startup.problems(config, surroundings.places.credentials):
             raise problem
-        self._renderers = RenderPlayer(config.share, config.mqtt) if config.share.role == "player" else None
+        self._renderers: RenderPlayer | None = None
+        if config.share.role:
+            from daemon.app_mqtt import make_renderers  # noqa: PLC0415 (see _new_mqtt)
+
+            self._renderers = make_renderers(config)
         self._exit_code = 0
         self._stuck = False
 
@@ -89,8 +88,12 @@ class App:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         with contextlib.ExitStack() as stack:
             service = self._start(stack)
-            gc.collect()
-            gc.freeze()
+            scheduling.raise_thread("audio", self._config.audio.realtime_priority)
+            scheduling.release_memory()
+            if self._config.engine.mlock:
+                scheduling.lock_memory()
+            gc.freeze()  # without a search first, which takes 20 ms and finds 600 objects among 78 000
+            gc.enable()
             self._notifier.ready()
             logger.info("ready startup_s=%.2f", time.monotonic() - began)
             self._exit_code = self._serve(service)
@@ -100,6 +103,8 @@ class App:
         """Load everything, then start the threads; ``stack`` undoes it in reverse."""
         config, places = self._config, self._surroundings.places
         password = read_password(config.mqtt, places.credentials)
+        scheduling.share_interpreter()
+        scheduling.use_cpus(config.engine.cpus)
         set_role(config.duck.role, self._surroundings.environ)
         sink = open_sink(config.audio)
         engine = Engine(config.engine, Folders(places.voices, places.cache))
@@ -139,21 +144,17 @@ class App:
             self._mqtt.start()
         return service
 
-    def _new_mqtt(self, service: Service, engine: Engine, password: str | None) -> MqttInput:
-        """The speaker's topics, and all else that uses the connection to the broker."""
-        config = self._config
-        mqtt = MqttInput(config.mqtt, service, password=password, beat=lambda: self._heartbeats.beat("mqtt"))
-        mqtt.add(Stats(config.mqtt, service.stats))
-        if config.mqtt.discovery:
-            mqtt.add(Discovery(config.mqtt, service))
-        if config.hermes.enabled:
-            mqtt.add(Hermes(config.hermes, service, node=config.mqtt.node))
-        if config.share.role == "renderer":
-            mqtt.add(RenderShare(config.share, config.mqtt, service, mqtt.publish, lambda: engine.rtf))
-        if self._renderers is not None:
-            self._renderers.attach(mqtt.publish, lambda: mqtt.connected)
-            mqtt.add(self._renderers)
-        return mqtt
+    def _new_mqtt(self, service: Service, engine: Engine, password: str | None) -> "MqttInput":
+        from daemon.app_mqtt import make_mqtt  # noqa: PLC0415 (a fifth of all imports, for those that have a broker)
+
+        return make_mqtt(
+            self._config,
+            service,
+            engine,
+            self._renderers,
+            password=password,
+            beat=lambda: self._heartbeats.beat("mqtt"),
+        )
 
     def _close_service(self, service: Service) -> None:
         self._stuck = not service.close(drain_s=DRAIN_S)
@@ -187,13 +188,14 @@ class App:
         return server
 
     def _new_ducking(self) -> Ducking:
-        config, mqtt = self._config.duck, self._mqtt
+        publish: Callable[[str, str], bool] = _publish_nothing
+        if self._mqtt is not None:
+            from daemon.app_mqtt import publisher  # noqa: PLC0415 (see _new_mqtt)
 
-        def publish(topic: str, payload: str) -> bool:
-            return mqtt is not None and mqtt.publish(Publication(topic=topic, payload=payload.encode()))
+            publish = publisher(self._mqtt)
 
         marker = self._surroundings.places.state / "ducked"
-        return Ducking(config, publish, lambda: self._heartbeats.beat("duck"), marker=marker)
+        return Ducking(self._config.duck, publish, lambda: self._heartbeats.beat("duck"), marker=marker)
 
     def _open_wyoming(self, service: Service) -> "WyomingServer":
         from daemon.inputs.wyoming_server import WyomingServer  # noqa: PLC0415 (an extra, and slow to import)
@@ -260,6 +262,10 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as err:
         raise ConfigError(f"socket folder {folder}: {err.strerror}; set [socket] path") from err
+
+
+def _publish_nothing(_topic: str, _payload: str) -> bool:
+    return False
 
 
 def _names(sockets: list[socket.socket]) -> list[str]:

@@ -1,6 +1,7 @@
 """crier: the command line. Commands that talk to the daemon start in milliseconds; the others import what they need."""
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -193,17 +194,25 @@ def _elsewhere(module: str) -> _Run:
     """The ``run`` of a module that is imported when it is called."""
 
     def run(args: argparse.Namespace) -> int:
-        code: int = import_module(module).run(args)
+        code: int = _load(module).run(args)
         return code
 
     return run
+
+
+def _load(module: str) -> Any:
+    gc.disable()  # as in crierd: nothing that loads is garbage
+    loaded = import_module(module)
+    gc.freeze()
+    gc.enable()
+    return loaded
 
 
 def _with_places(module: str) -> _Run:
     """Likewise, of a module that needs the user's folders."""
 
     def run(args: argparse.Namespace) -> int:
-        code: int = import_module(module).run(args, find_places(os.environ))
+        code: int = _load(module).run(args, find_places(os.environ))
         return code
 
     return run

@@ -43,6 +43,10 @@ class EngineConfig(Section):
     """sha256 at start: of every file up to 64 MiB, of every file, or of none (sizes are always checked)."""
     kv_cache_mb: Annotated[int, Field(ge=0, le=100_000)] = 256
     """Disk space for the state of recorded voices, so that the next start need not compute it; 0 keeps none."""
+    cpus: Annotated[list[Annotated[int, Field(ge=0, le=4095)]], Field(max_length=4096)] = []
+    """Cores to run on; empty: all there are."""
+    mlock: bool = False
+    """Keep in memory what has been used once."""
     profile: bool = False
     """One JSON line in the log per utterance: milliseconds per stage and per frame."""
 
@@ -136,6 +140,8 @@ class AudioConfig(Section):
     """Keep the device open and fed with silence (some amplifiers cut the first syllable otherwise)."""
     block_ms: Annotated[int, Field(ge=5, le=100)] = 20
     """Samples handed to the device at a time; a stop waits for at most one block and the device's latency."""
+    realtime_priority: Annotated[int, Field(ge=0, le=99)] = 0
+    """Of the thread that feeds the device, SCHED_RR; 0: as every other thread."""
     device_wait_s: Annotated[float, Field(ge=0, le=300)] = 5.0
     """How long an utterance waits for a device that has gone before it fails."""
 

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SYSTEM_CONFIG = Path("/etc/crier/config.toml")
 SYSTEM_SOCKET = Path("/run/crier/control.sock")
@@ -11,8 +11,7 @@ SYSTEM_STATE = Path("/var/lib/crier")
 SYSTEM_CACHE = Path("/var/cache/crier")
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):  # not a dataclass: those take 5 ms to import, and `crier say` needs no other
     """Folders and files that depend on who runs the program."""
 
     config: Path | None

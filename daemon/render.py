@@ -6,14 +6,12 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any, BinaryIO, Self
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from daemon.audio.sink import open_sink, wav_header
 from daemon.config import Config, load_config
@@ -45,7 +43,7 @@ def run(args: argparse.Namespace, places: Places) -> int:
     engine_config = config.engine
     if args.bundle:
         engine_config = engine_config.model_copy(update={"bundle": args.bundle})
-    speaker = _Speaker(config)
+    speaker = _Speaker(config) if args.play else None
     with Engine(engine_config, Folders(places.voices, places.cache)) as engine:
         synthesizer = Synthesizer(engine, text=config.text)
         synthesizer.check_speed(args.speed)
@@ -61,7 +59,7 @@ def run(args: argparse.Namespace, places: Places) -> int:
             outputs: list[Any] = []
             if args.out:
                 outputs.append(stack.enter_context(_open_wav(args.out)))
-            if args.play:
+            if speaker is not None:
                 outputs.append(stack.enter_context(speaker))
             render = _Render(session, outputs, speed=args.speed, keep_codes=bool(args.codes))
             render.speak(pieces(args.text), progress=not args.json and sys.stderr.isatty())
@@ -70,7 +68,7 @@ def run(args: argparse.Namespace, places: Places) -> int:
             if args.codes:
                 _save_codes(Path(args.codes), render.codes)
         _report(args, engine, render)
-    return AudioError.exit_code if speaker.failed else 0
+    return AudioError.exit_code if speaker is not None and speaker.failed else 0
 
 
 class _Render:
@@ -93,7 +91,7 @@ class _Render:
         """Speak the pieces as they come."""
         began = perf_counter()
         writer = Writer(self, lambda: False)
-        with _progress(enabled=progress) as (bar, task), Output(self.session, writer, speed=self._speed) as output:
+        with _progress(enabled=progress) as show, Output(self.session, writer, speed=self._speed) as output:
             for piece in itertools.chain(text, [None]):
                 if piece is None:
                     self.session.flush()
@@ -103,7 +101,7 @@ class _Render:
                     self._note()
                     output.deliver(chunk)
                     self.ttfa_s = self.ttfa_s or perf_counter() - began
-                    bar.update(task, seconds=self.samples / SAMPLE_RATE)
+                    show(self.samples / SAMPLE_RATE)
                 output.deliver(None)
 
     def _next(self) -> Pcm16 | None:
@@ -141,10 +139,18 @@ def _save_codes(path: Path, codes: list[Array]) -> None:
 
 
 @contextlib.contextmanager
-def _progress(*, enabled: bool) -> Iterator[tuple[Progress, TaskID]]:
+def _progress(*, enabled: bool) -> Iterator[Callable[[float], None]]:
+    """Shows how many seconds there are, for people who watch."""
+    if not enabled:
+        yield lambda _seconds: None
+        return
+    from rich.console import Console  # noqa: PLC0415 (a quarter of all imports, for a bar that scripts do not see)
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
     columns = (TextColumn("speaking"), BarColumn(), TextColumn("{task.fields[seconds]:.1f} s"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not enabled, transient=True) as bar:
-        yield bar, bar.add_task("", total=None, seconds=0.0)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None, seconds=0.0)
+        yield lambda seconds: bar.update(task, seconds=seconds)
 
 
 def _report(args: argparse.Namespace, engine: Engine, render: _Render) -> None:

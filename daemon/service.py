@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon.audio.chimes import Chimes
 from daemon.audio.player import Player
@@ -15,11 +15,9 @@ from daemon.config import Config
 from daemon.desk import EVENT_REASONS, Desk, Entry
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError, SpeechError
-from daemon.inputs.render_player import RenderPlayer
 from daemon.metrics import Metrics
 from daemon.phrases import PhraseCache
 from daemon.ports import RenderListener
-from daemon.remote import RemoteSynthesizer
 from daemon.rendering import Render, Renders
 from daemon.settings import load_settings, save_settings
 from daemon.speaking import SpeakingLoop, SpeechMaker
@@ -38,6 +36,10 @@ from daemon.values import (
     VoiceInfo,
 )
 from daemon.waiting import expected_wait_s
+
+if TYPE_CHECKING:
+    from daemon.inputs.render_player import RenderPlayer
+    from daemon.remote import RemoteSynthesizer
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class Service:
         *,
         settings_path: Path,
         phrases: PhraseCache | None = None,
-        renderers: RenderPlayer | None = None,
+        renderers: "RenderPlayer | None" = None,
         metrics: Metrics,
         beat: Callable[[str], None],
     ) -> None:
@@ -89,7 +91,9 @@ class Service:
         self._renders = Renders(self._desk, self._synthesizer, metrics=metrics, beat=lambda: beat("synth"))
         maker: SpeechMaker = self._synthesizer
         if renderers is not None:
-            maker = self._remote = RemoteSynthesizer(
+            from daemon import remote  # noqa: PLC0415 (for players of [share] alone)
+
+            maker = self._remote = remote.RemoteSynthesizer(
                 self._synthesizer, engine.voices, renderers, wait_s=config.share.wait_s, metrics=metrics
             )
         self._loop = SpeakingLoop(
@@ -98,6 +102,7 @@ class Service:
         self._player = self._desk.player = Player(sink, ring, config.audio, self._loop, lambda: beat("audio"))
         self._player.set_volume(settings.volume)
         self._saved = settings
+        self._synthesizer.warm_up()
 
     @property
     def fatal(self) -> SpeechError | None:

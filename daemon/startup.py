@@ -3,13 +3,16 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon.audio.chimes import Chimes
-from daemon.broker_check import BrokerCheck
 from daemon.config import Config
 from daemon.errors import ConfigError
 from daemon.inputs.mqtt_credentials import read_password, tls_context
 from daemon.reading import open_lexicon
+
+if TYPE_CHECKING:
+    from daemon.broker_check import BrokerCheck
 
 
 def problems(config: Config, credentials: Path | None) -> Iterator[ConfigError]:
@@ -55,7 +58,7 @@ def _check_wyoming(config: Config) -> None:
     check_uri(config.wyoming)
 
 
-def notes(config: Config, broker: BrokerCheck | None = None) -> Iterator[str]:
+def notes(config: Config, broker: "BrokerCheck | None" = None) -> Iterator[str]:
     """What does not work now, and does not keep crierd from starting.
 
     Args:

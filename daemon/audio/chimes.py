@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -28,6 +28,14 @@ _BELL = ((1.0, 1.0, 0.28), (2.0, 0.45, 0.20), (3.01, 0.2, 0.12), (4.1, 0.1, 0.07
 """Partials: the ratio to the pitch, the loudness, and the seconds in which it falls to a third."""
 _GONG = ((1.0, 1.0, 0.55), (1.48, 0.6, 0.45), (2.09, 0.5, 0.35), (2.56, 0.35, 0.25), (3.9, 0.2, 0.15))
 _BEEP = ((1.0, 1.0, 0.20), (2.0, 0.5, 0.15), (3.0, 0.25, 0.10))
+_Numbers = tuple[float, ...]
+_BUILT_IN: dict[str, tuple[Sequence[_Numbers], Sequence[_Numbers], float]] = {
+    "ding": ([(0.0, 1046.5)], _BELL, 0.7),
+    "dingdong": ([(0.0, 659.3), (0.42, 523.3)], _BELL, 1.2),
+    "gong": ([(0.0, 196.0)], _GONG, 1.2),
+    "alarm": ([(0.0, 880.0), (0.22, 1108.7), (0.44, 880.0), (0.66, 1108.7)], _BEEP, 1.0),
+}
+"""Struck notes (when in seconds, pitch in Hz), what they are made of, and the length in seconds."""
 
 
 class Chimes:
@@ -41,10 +49,8 @@ class Chimes:
     """
 
     def __init__(self, config: ChimesConfig) -> None:
-        built_in = _built_in()
-        self._loudest = max(map(_loudness, built_in.values()))
-        self._sounds = built_in | {name: self._load_named(name, path) for name, path in config.sounds.items()}
-        self.names = sorted(self._sounds)
+        self._files = {name: self._load_named(name, path) for name, path in config.sounds.items()}
+        self.names = sorted({*_BUILT_IN, *self._files})
         self._before = {priority: self._choose("before", priority, config.before) for priority in Priority}
         self._after = {priority: self._choose("after", priority, config.after) for priority in Priority}
 
@@ -54,7 +60,7 @@ class Chimes:
         Raises:
             BadRequestError: there is none of this name.
         """
-        if name is not None and name != NONE and name not in self._sounds:
+        if name is not None and name != NONE and name not in self.names:
             raise BadRequestError(
                 "bad_request", f'no chime {name!r}: the chimes are {", ".join(self.names)}; "{NONE}" is for silence'
             )
@@ -63,7 +69,7 @@ class Chimes:
         """What is heard before the speech, int16 [S]; one that is no longer there is silent."""
         if request.chime is None:
             return self._before[request.priority]
-        return self._sounds.get(request.chime, _SILENCE)
+        return self._find(request.chime) if request.chime in self.names else _SILENCE
 
     def after(self, request: SpeakRequest) -> Pcm16:
         """What is heard after the speech, int16 [S]."""
@@ -73,8 +79,8 @@ class Chimes:
         name: str = getattr(choices, priority)
         if name in ("", NONE):
             return _SILENCE
-        if name in self._sounds:
-            return self._sounds[name]
+        if name in self.names:
+            return self._find(name)
         key = f"[chimes.{when}] {priority}"
         if "/" not in name and not os.path.exists(name):  # noqa: PTH110 (Path's raises where a name is too long)
             raise ConfigError(
@@ -82,12 +88,19 @@ class Chimes:
             )
         return self._soften(_load(key, name))
 
+    def _find(self, name: str) -> Pcm16:
+        return self._files[name] if name in self._files else _built_in(name)
+
     def _load_named(self, name: str, path: str) -> Pcm16:
         if not name.isprintable() or not 0 < len(name) <= _NAME_CHARS or name == NONE:
             raise ConfigError(
                 f"[chimes.sounds] {ascii(name)[:80]} is no name for a sound: at most {_NAME_CHARS} characters"
             )
         return self._soften(_load(f"[chimes.sounds] {name}", path))
+
+    @cached_property
+    def _loudest(self) -> float:
+        return max(_loudness(_built_in(name)) for name in _BUILT_IN)
 
     def _soften(self, sound: Array) -> Pcm16:
         """A sound no louder than the loudest that is built in; a soft one stays as it is."""
@@ -132,19 +145,9 @@ def _to_pcm(samples: Array) -> Pcm16:
 
 
 @cache
-def _built_in() -> dict[str, Pcm16]:
-    return {
-        "ding": _melody([(0.0, 1046.5)], _BELL, 0.7),
-        "dingdong": _melody([(0.0, 659.3), (0.42, 523.3)], _BELL, 1.2),
-        "gong": _melody([(0.0, 196.0)], _GONG, 1.2),
-        "alarm": _melody([(0.0, 880.0), (0.22, 1108.7), (0.44, 880.0), (0.66, 1108.7)], _BEEP, 1.0),
-    }
-
-
-def _melody(
-    notes: Sequence[tuple[float, float]], partials: Sequence[tuple[float, float, float]], length_s: float
-) -> Pcm16:
-    """Struck notes (when in seconds, pitch in Hz), int16 [S] with a peak of PEAK and silence at either end."""
+def _built_in(name: str) -> Pcm16:
+    """A sound of ours, made when it is first wanted: each takes 3 ms, and most speakers have none."""
+    notes, partials, length_s = _BUILT_IN[name]
     time_s = np.arange(round(length_s * SAMPLE_RATE)) / SAMPLE_RATE
     sound = np.zeros(len(time_s))
     for start_s, pitch_hz in notes:

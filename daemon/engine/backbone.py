@@ -58,7 +58,7 @@ class Backbone:
             raise
         self._offsets = np.arange(audio.num_codebooks, dtype=np.int64) * (len(self._audio) // audio.num_codebooks)
         self._rows = np.zeros(audio.num_codebooks, np.int64)
-        self._sequences: list[int] = []
+        self._alone = [(number,) for number in range(num_lanes)]  # sequences, as one lane's step wants them
         self._end = np.zeros(audio.num_codebooks, np.int32)
         self._gathered = np.zeros((audio.num_codebooks, width), self._audio.dtype)
         self._widened = np.zeros((audio.num_codebooks, width), np.float32)
@@ -98,14 +98,11 @@ class Backbone:
 
     def step(self, lanes: Sequence[Lane]) -> None:
         """Append the newest frame of each: the sum of its codebooks' embeddings. ``model.hiddens`` follows."""
-        sequences = self._sequences
-        sequences.clear()
-        for lane in lanes:
-            if lane.frames:
-                self._embed(lane.codes, len(sequences))
-                sequences.append(lane.number)
-        if sequences:
-            self.model.decode(1, sequences)
+        begun = [lane for lane in lanes if lane.frames] if len(lanes) > 1 or not lanes[0].frames else lanes
+        for row, lane in enumerate(begun):
+            self._embed(lane.codes, row)
+        if begun:
+            self.model.decode(1, self._alone[begun[0].number] if len(begun) == 1 else [lane.number for lane in begun])
 
     def _embed(self, codes: I32, row: int) -> None:
         """Put the embedding of a frame, int32 [Q], into a row of the model's inputs."""

@@ -51,7 +51,6 @@ class FrameLoop:
         self._stop_class = 0 if stop is None else stop
         self._stops_by_code = manifest.stop.kind == "code"
         self.sampler = Sampler(num_classes)
-        self._live: list[Lane] = []
         self.times = StageTimes()
 
     def step(self, lanes: Sequence[Lane]) -> None:
@@ -64,12 +63,11 @@ class FrameLoop:
         began = perf_counter()
         self._backbone.step(lanes)
         times.backbone += perf_counter() - began
-        live = self._live
-        live.clear()
+        some_ended = False
         for lane in lanes:
             self._begin_frame(lane)
-            if not lane.ended:
-                live.append(lane)
+            some_ended = some_ended or lane.ended
+        live = [lane for lane in lanes if not lane.ended] if some_ended else lanes
         if live:
             self._fill_depth(live)
         for lane in live:

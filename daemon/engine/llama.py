@@ -6,20 +6,22 @@ Source: the C API of llama.cpp (include/llama.h) as bound by llama-cpp-python 0.
 import ctypes
 import logging
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
-import llama_cpp
 import numpy as np
 
 from daemon.engine.governor import StepKind, ThreadGovernor
 from daemon.engine.native_time import NATIVE
 from daemon.errors import EngineError, ModelError
 from daemon.machine import available_memory
+from daemon.submodule import import_submodule
 from daemon.values import F32
 
+llama_cpp: Any = import_submodule("llama_cpp", "llama_cpp")  # the package imports jinja2 and more: 30 ms, 6 MB
 logger = logging.getLogger(__name__)
 
 _GGML_TYPE_F32, _GGML_TYPE_F16 = 0, 1
@@ -59,7 +61,7 @@ def _never() -> bool:
 
 def runtime() -> str:
     """What else than the model decides the bits of a KV cache: llama.cpp's version and the instruction sets it uses."""
-    return f"llama-cpp-python {llama_cpp.__version__} {system_info()}"
+    return f"llama-cpp-python {version('llama-cpp-python')} {system_info()}"
 
 
 def same_bits_with_flash_attention(num_positions: int, governor: ThreadGovernor | None) -> bool:

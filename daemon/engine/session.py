@@ -10,7 +10,6 @@ import numpy as np
 
 from daemon.engine.codec import CodecDecoder
 from daemon.engine.families.csm import CsmModel
-from daemon.engine.lane import Lane
 from daemon.engine.llama import PrefillStoppedError
 from daemon.engine.prompt_segment import PromptSegment
 from daemon.engine.sampling import Sampling
@@ -84,8 +83,6 @@ class TtsSession:
         self._ahead: deque[Take] = deque()  # the other ones
         self._take: Take | None = None
         self._before: Take | None = None  # its lane is not free yet, for it may have to be tried again
-        self._working: list[Take] = []
-        self._lanes: list[Lane] = []
         self.segment = Segment("", 0)
         self._pause_left = 0
         self._segments_begun = 0
@@ -248,13 +245,9 @@ class TtsSession:
     def _make(self, current: Take) -> tuple[Pcm16, Piece]:
         """Make a frame of every segment that is under way; returns what came of the current one."""
         self._fill_lanes()
-        working, lanes, model = self._working, self._lanes, self._model
-        working.clear()
-        lanes.clear()
-        working.extend(take for take in self._ahead if not take.over)
-        lanes.append(current.lane)
-        lanes.extend(take.lane for take in working)
-        model.next_frames(lanes)
+        model = self._model
+        working = [take for take in self._ahead if not take.over] if self._ahead else ()
+        model.next_frames([current.lane, *(take.lane for take in working)] if working else current.lanes)
         began = perf_counter()
         count, piece = current.make(self._buffer)
         for take in working:

@@ -24,6 +24,9 @@ class Piece:
     """It is the last, for the segment ran away."""
 
 
+_FRAME = Piece(1, last=False, truncated=False)
+
+
 @dataclass(slots=True, eq=False)
 class Take:
     """A segment from its text to its samples. Made when its turn has come, it keeps nothing; before, all."""
@@ -44,6 +47,11 @@ class Take:
     _ends: list[int] = field(default_factory=list)
     _pieces: list[Piece] = field(default_factory=list)
     _taken: int = 0
+    lanes: list[Lane] = field(init=False)
+    """Its lane alone."""
+
+    def __post_init__(self) -> None:
+        self.lanes = [self.lane]
 
     def make(self, out: Pcm16) -> tuple[int, Piece]:
         """Turn the frame that its lane has made, or the end of speech, into samples in ``out``; returns how many.
@@ -57,7 +65,7 @@ class Take:
         if cut:
             _fade_out(out[:count])
         self.over = cut or not spoken
-        return count, Piece(int(spoken), self.over, cut and self.lane.ran_away)
+        return count, Piece(int(spoken), last=True, truncated=cut and self.lane.ran_away) if self.over else _FRAME
 
     def make_ahead(self) -> Piece:
         """``make``, and keep the samples until they are wanted.

@@ -1,14 +1,17 @@
 """What the MQTT connection needs to be trusted: TLS files and the password."""
 
-import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from daemon.config import user_path
 from daemon.config_sections import MqttConfig
 from daemon.errors import ConfigError
 
+if TYPE_CHECKING:
+    import ssl
 
-def tls_context(config: MqttConfig) -> ssl.SSLContext | None:
+
+def tls_context(config: MqttConfig) -> "ssl.SSLContext | None":
     """TLS as configured; None without a CA.
 
     Raises:
@@ -18,6 +21,8 @@ def tls_context(config: MqttConfig) -> ssl.SSLContext | None:
         if config.tls_cert or config.tls_key:
             raise ConfigError("mqtt.tls_cert and tls_key need tls_ca: without it there is no TLS")
         return None
+    import ssl  # noqa: PLC0415 (OpenSSL, for those that use TLS)
+
     try:
         context = ssl.create_default_context(cafile=user_path(config.tls_ca))
         if config.tls_cert:

@@ -4,7 +4,6 @@ from functools import lru_cache
 
 from daemon.text.english import ENGLISH
 from daemon.text.language import Language
-from daemon.text.other import other_language
 
 LANGUAGES = {language.code: language for language in (ENGLISH,)}
 """Those that have a module of their own."""
@@ -14,4 +13,8 @@ LANGUAGES = {language.code: language for language in (ENGLISH,)}
 def find_language(code: str) -> Language:
     """The language of a code such as "en", "en-GB" or "de_AT"; one without a module has numbers alone."""
     plain = code.lower().replace("_", "-").split("-")[0]
-    return LANGUAGES.get(plain) or other_language(plain)
+    if plain in LANGUAGES:
+        return LANGUAGES[plain]
+    from daemon.text.other import other_language  # noqa: PLC0415 (num2words with all its languages)
+
+    return other_language(plain)

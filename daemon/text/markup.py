@@ -5,8 +5,6 @@ import re
 import unicodedata
 from typing import Literal
 
-import emoji
-
 EmojiStyle = Literal["drop", "name"]
 """Leave emoji out, or read their names."""
 
@@ -62,6 +60,10 @@ _LINE_END = re.compile(r"([^\n]) ?\n[\s\n]*+")
 
 _EMOJI_RUN = re.compile(r"[0-9#*]\ufe0f?\u20e3|[^\x00-\xa8\xaa-\xad\xaf-\xff]{1,40}")
 """Where emoji may be, in pieces: the library's search is quadratic in the zero-width joiners it meets."""
+_MAY_BE_EMOJI = re.compile(
+    "[\xa9\xae\u203c\u2049\u20e3\u2122\u2139\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0010ffff]"
+)
+"""Every emoji has one of these; dashes, the euro and the letters of other scripts are none."""
 _NAME_MARKS = ("\ue000", "\ue001")
 _NAME = re.compile("\ue000([^\ue000\ue001]*)\ue001")
 _SKIN_TONE = re.compile("_(?:light|medium-light|medium|medium-dark|dark)_skin_tone")
@@ -70,11 +72,13 @@ _REPEATED_NAME = re.compile(r"(, [^,]{1,60}, )\1+")
 
 def name_emoji(text: str, language: str) -> str:
     """Emoji to their names, between commas; in English where the library has none for the language."""
+    return _EMOJI_RUN.sub(lambda match: _names(match[0], language), text)
+
+
+def _names(run: str, language: str) -> str:
+    import emoji  # noqa: PLC0415 (see _drop_emoji)
+
     code = language if language in emoji.LANGUAGES else "en"
-    return _EMOJI_RUN.sub(lambda match: _names(match[0], code), text)
-
-
-def _names(run: str, code: str) -> str:
     named = emoji.demojize(run, language=code, delimiters=_NAME_MARKS)
     return _REPEATED_NAME.sub(r"\1", _NAME.sub(_name, named))
 
@@ -93,8 +97,17 @@ def clean_characters(text: str) -> str:
             kept.append(" ")  # 1½ must not become 11/2
         if char == "\n" or category not in _DROPPED:
             kept.append(str(unicodedata.decimal(char)) if category == "Nd" else char)
-    joined = emoji.replace_emoji("".join(kept), " ")
-    return unicodedata.normalize("NFKC", joined).replace("\u2044", "/").replace("\u2026", "...").replace("\u00a0", " ")
+    plain = unicodedata.normalize("NFKC", _drop_emoji("".join(kept)))
+    return plain.replace("\u2044", "/").replace("\u2026", "...").replace("\u00a0", " ")
+
+
+def _drop_emoji(text: str) -> str:
+    if not _MAY_BE_EMOJI.search(text):
+        return text
+    import emoji  # noqa: PLC0415 (10 ms and 5 MB, for texts that may have one)
+
+    dropped: str = emoji.replace_emoji(text, " ")
+    return dropped
 
 
 def strip_markup(text: str) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from daemon.errors import BadRequestError
 from daemon.text.languages import find_language
 from daemon.text.segment import TextSegmenter
-from daemon.text.ssml import parse_ssml
 from daemon.values import Segment
 
 MAX_PAUSE_S = 10.0
@@ -117,6 +116,8 @@ class ScriptSegmenter:
         places = _Places()
         segments: list[Segment] = []
         style = Segment("", 0)
+        from daemon.text.ssml import parse_ssml  # noqa: PLC0415 (an XML parser, which most texts need not)
+
         for piece in parse_ssml(text, self._say_as):
             places.add(self._plain.position, self._num_blanks + piece.offset)
             if piece.text.strip() and (piece.rate, piece.volume) != (style.rate, style.volume):

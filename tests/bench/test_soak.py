@@ -28,7 +28,8 @@ SENTENCES = [
     for line in Path(__file__).with_name("sentences_en.txt").read_text().splitlines()
     if not line.startswith("#")
 ]
-UTTERANCES = 500
+UTTERANCES = 1000
+QUICK_UTTERANCES, QUICK_WARM_UP = 60, 20
 WARM_UP = 50
 GROWTH_BYTES = 2_000_000
 
@@ -40,7 +41,8 @@ ROUNDS = 3
 SPEAK_S = 15.0
 """After the storm it may speak so long what waits, then it is stopped."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.engine
+slow = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 class DrainedRing(PcmRing):
@@ -52,15 +54,15 @@ class DrainedRing(PcmRing):
         return done
 
 
-def speak_many(count, every):
-    """Speak ``count`` texts of 2 to 5 sentences; resident bytes of the process after every so many."""
+def speak_many(count, every, most):
+    """Speak ``count`` texts of 2 to ``most + 1`` sentences; resident bytes of the process after every so many."""
     rng = random.Random(1)
     process, curve = psutil.Process(), []
     with Engine(EngineConfig(bundle=str(STARTER))) as engine:
         engine.self_test()
         synthesizer, ring = Synthesizer(engine, profile=False), DrainedRing(10 * SAMPLE_RATE)
         for number in range(1, count + 1):
-            texts = rng.sample(SENTENCES, rng.randint(1, 4))
+            texts = rng.sample(SENTENCES, rng.randint(1, most))
             speak(synthesizer, f"Number {number}. {' '.join(texts)}", ring)
             if number % every == 0:
                 curve.append((number, process.memory_info().rss))
@@ -86,15 +88,24 @@ def show(title, names, rows):
     Console(width=100).print("\n", table)
 
 
-def test_memory_does_not_grow_with_utterances():
+@pytest.mark.parametrize(
+    ("count", "warm_up", "most"),
+    [
+        pytest.param(QUICK_UTTERANCES, QUICK_WARM_UP, 1, id="quick"),
+        pytest.param(UTTERANCES, WARM_UP, 3, id="soak", marks=slow),
+    ],
+)
+def test_memory_does_not_grow_with_utterances(count, warm_up, most):
     """After a warm-up, the other utterances add less than 2 MB of resident memory, in a process of their own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        curve = pool.apply(speak_many, (UTTERANCES, WARM_UP))
+        curve = pool.apply(speak_many, (count, warm_up, most))
     show("resident memory", ("utterances", "MB"), [(number, f"{rss / 1e6:.2f}") for number, rss in curve])
-    assert curve[0][0] == WARM_UP
+    assert curve[0][0] == warm_up
     assert curve[-1][1] - curve[0][1] < GROWTH_BYTES
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_text_of_2000_characters_is_spoken_to_its_end():
     """Every word of it is in a segment, every segment is heard at a natural length, and none runs away."""
     text = ""
@@ -177,6 +188,8 @@ def drain(client, accepted):
     raise AssertionError("requests without a final event")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_every_accepted_request_ends_exactly_once(tmp_path):
     """Through a storm of requests from several clients; the daemon's memory, descriptors and threads stay the same."""
     rng, rows, ids = random.Random(2), [], []

@@ -9,6 +9,7 @@ from daemon.audio.ring import PcmRing
 from daemon.config_sections import EngineConfig
 from daemon.engine.engine import Engine
 from daemon.errors import BadRequestError
+from daemon.forecast import Forecaster, Outlook
 from daemon.output import Output, Writer
 from daemon.reading import ReadSegments
 from daemon.speech import Speech
@@ -142,7 +143,9 @@ def _speech_of(engine):
             return chunk
 
         session.next_audio_chunk = counting
-        Speech(session, TextSource("x", more=False), output, writer, keep_times=False).run()
+        source = TextSource("x", more=False)
+        outlook = Outlook(Forecaster(engine), source, None, voice="", speed=1.0, cautious=False)
+        Speech(session, source, output, writer, outlook, keep_times=False).run()
     pcm = np.zeros(ring.available, np.int16)
     ring.read_into(pcm)
     return pcm, [attempts[n] for n in range(len(TEXTS))]

@@ -31,6 +31,8 @@ LAYERS = (
         "recent_ids",
         "client_socket",
         "machine",
+        "scheduling",
+        "submodule",
     ),
     ("text", "engine"),
     ("audio",),
@@ -50,6 +52,7 @@ GROUPS = {
     **dict.fromkeys(("render", "render_text", "bandwidth", "bench", "voice", "prerender", "discovery"), "tools"),
     **dict.fromkeys(("forecast", "output", "phrases", "reading", "speech", "spread", "text_source"), "synthesizer"),
     "client_say": "client",
+    "app_mqtt": "app",
 }
 """Modules that are one part of the program together, and may import each other."""
 CLIENT = "client"
