@@ -58,7 +58,10 @@ class Backbone:
             raise
         self._offsets = np.arange(audio.num_codebooks, dtype=np.int64) * (len(self._audio) // audio.num_codebooks)
         self._rows = np.zeros(audio.num_codebooks, np.int64)
-        self._alone = [(number,) for number in range(num_lanes)]  # sequences, as one lane's step wants them
+        self._inputs = list(self.model.inputs[:num_lanes])
+        self._alone: list[Sequence[int]] = [
+            (number,) for number in range(num_lanes)
+        ]  # sequences, as one lane's step wants them
         self._end = np.zeros(audio.num_codebooks, np.int32)
         self._gathered = np.zeros((audio.num_codebooks, width), self._audio.dtype)
         self._widened = np.zeros((audio.num_codebooks, width), np.float32)
@@ -98,15 +101,21 @@ class Backbone:
 
     def step(self, lanes: Sequence[Lane]) -> None:
         """Append the newest frame of each: the sum of its codebooks' embeddings. ``model.hiddens`` follows."""
-        begun = [lane for lane in lanes if lane.frames] if len(lanes) > 1 or not lanes[0].frames else lanes
-        for row, lane in enumerate(begun):
-            self._embed(lane.codes, row)
-        if begun:
-            self.model.decode(1, self._alone[begun[0].number] if len(begun) == 1 else [lane.number for lane in begun])
+        sequences = self._alone[lanes[0].number]
+        if len(lanes) > 1:
+            lanes = [lane for lane in lanes if lane.frames]
+            sequences = [lane.number for lane in lanes]
+        row = 0
+        for lane in lanes:
+            if lane.frames:
+                self._embed(lane.codes, row)
+                row += 1
+        if row:
+            self.model.decode(1, sequences)
 
     def _embed(self, codes: I32, row: int) -> None:
         """Put the embedding of a frame, int32 [Q], into a row of the model's inputs."""
         np.add(codes, self._offsets, out=self._rows)
         np.take(self._audio, self._rows, axis=0, out=self._gathered, mode="clip")
         np.copyto(self._widened, self._gathered)  # reducing float16 into float32 would allocate a buffer
-        np.add.reduce(self._widened, axis=0, out=self.model.inputs[row])
+        np.add.reduce(self._widened, axis=0, out=self._inputs[row])
