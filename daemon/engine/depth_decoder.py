@@ -20,7 +20,7 @@ class DepthDecoder:
         self.model = LlamaModel(
             bundle.path("depth_decoder"),
             num_positions=max(audio.num_codebooks, 2),
-            max_batch=2,
+            max_batch=1,
             num_threads=num_threads,
             exact=exact,
         )
@@ -33,15 +33,15 @@ class DepthDecoder:
         self._stride = len(self._table) // (audio.num_codebooks - 1)
 
     def start(self, depth_input: F32, code: int) -> None:
-        """Begin a frame: the projected backbone state and the code of codebook 0, in one call.
+        """Begin a frame: the projected backbone state, then the code of codebook 0.
 
-        Afterwards ``model.hidden`` is what the head of codebook 1 reads.
+        Afterwards ``model.hidden`` is what the head of codebook 1 reads. One call of two positions costs as much as two
+        calls, or more: llama.cpp builds its graph anew whenever the number of positions changes, twice a frame.
         """
         model = self.model
         model.rewind(0)
-        model.inputs[0] = depth_input
-        model.inputs[1] = self._table[code]
-        model.decode(2)
+        model.step(depth_input)
+        model.step(self._table[code])
 
     def step(self, codebook: int, code: int) -> None:
         """Append the code of ``codebook``; ``model.hidden`` is then what the head of the next codebook reads."""
