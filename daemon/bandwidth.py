@@ -12,7 +12,7 @@ _PASSES = 6
 
 
 def bytes_per_frame(manifest: Manifest) -> int:
-    """Weight bytes that one frame reads: backbone once, depth decoder once for each further codebook, heads, codec."""
+    """Weight bytes that one frame reads: backbone once, depth decoder once for each codebook, heads, codec."""
     files = manifest.files
     return step_bytes_per_frame(manifest) + files["heads"].bytes + files["codec_decoder"].bytes
 
@@ -20,7 +20,7 @@ def bytes_per_frame(manifest: Manifest) -> int:
 def step_bytes_per_frame(manifest: Manifest) -> int:
     """Those of them that llama.cpp reads."""
     files = manifest.files
-    return files["backbone"].bytes + (manifest.audio.num_codebooks - 1) * files["depth_decoder"].bytes
+    return files["backbone"].bytes + manifest.audio.num_codebooks * files["depth_decoder"].bytes
 
 
 def bandwidth_rtf(manifest: Manifest, bandwidth: float) -> float:

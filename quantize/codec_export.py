@@ -73,15 +73,20 @@ class _Decoder:
         return graph.op("Add", x, graph.linear(y, block.contract, block.contract_bias))
 
     def _causal_conv(self, x: str, block: ConvNextBlock, state: str) -> str:
-        """Depthwise convolution of [L, D] over L; the state is the last K - 1 rows of what came before."""
+        """Depthwise convolution of [L, D] over L; the state is the last K - 1 rows of what came before.
+
+        It is a convolution of an image L high and 1 wide: of those onnxruntime has a fast kernel that also takes the
+        transposition, of one-dimensional ones it has not (five times the time, and more for what is around it).
+        """
         graph = self._graph
         width, kernel = block.conv.shape
-        self._states.append((state, (1, width, kernel - 1)))
-        x = graph.op("Unsqueeze", graph.op("Transpose", x, perm=[1, 0]), graph.integers(0))
-        x = graph.op("Concat", state, x, axis=2)
-        graph.slice(x, 1 - kernel, END, axis=2, output=f"{state}_next")
-        y = graph.op("Conv", x, graph.weight(block.conv[:, None]), graph.constant(block.conv_bias), group=width)
-        return graph.op("Transpose", graph.op("Squeeze", y, graph.integers(0)), perm=[1, 0])
+        self._states.append((state, (kernel - 1, width)))
+        x = graph.op("Concat", state, x, axis=0)
+        graph.slice(x, 1 - kernel, END, axis=0, output=f"{state}_next")
+        image = graph.op("Reshape", x, graph.integers(1, -1, 1, width))
+        weight, bias = graph.weight(block.conv[:, None, :, None]), graph.constant(block.conv_bias)
+        y = graph.op("Conv", graph.op("Transpose", image, perm=[0, 3, 1, 2]), weight, bias, group=width)
+        return graph.op("Reshape", graph.op("Transpose", y, perm=[0, 2, 3, 1]), graph.integers(-1, width))
 
     def _norm(self, x: str, scale: F32, bias: F32) -> str:
         graph = self._graph
@@ -90,44 +95,44 @@ class _Decoder:
     def _windows(self, x: str) -> str:
         """Normalised steps [L, D] -> windowed pieces of signal [L, fft_size], by log magnitudes and phases.
 
-        The inverse real Fourier transform is a product with a basis that holds the Hann window and all scales.
+        The inverse real Fourier transform is a product with cosines and one with sines, which hold the Hann window and
+        all scales. Sample n - k is that of k with the sines taken off: half of each basis is enough.
         """
         graph, codec, bins = self._graph, self._codec, self._bins
-        start = codec.fft_size // 2 + 1  # of the phases
-        rows = np.r_[:bins, start : start + bins]
+        half = codec.fft_size // 2
+        rows = np.r_[:bins, half + 1 : half + 1 + bins]  # magnitudes, then phases
         x = graph.linear(x, codec.output[rows], codec.output_bias[rows])
         log_magnitude = graph.slice(x, 0, bins, axis=1)
         phase = graph.slice(x, bins, 2 * bins, axis=1)
         log_magnitude = graph.op("Min", log_magnitude, graph.constant(np.full(1, codec.max_log_magnitude, np.float32)))
-        shift = graph.constant(np.full(1, codec.log_magnitude_shift, np.float32))
-        magnitude = graph.op("Exp", graph.op("Add", log_magnitude, shift))
-        real = graph.op("Mul", magnitude, graph.op("Cos", phase))
-        imaginary = graph.op("Mul", magnitude, graph.op("Sin", phase))
-        return graph.op("MatMul", graph.op("Concat", real, imaginary, axis=1), self._inverse_fourier_basis())
+        magnitude = graph.op("Exp", log_magnitude)
+        cosines, sines = self._inverse_fourier_basis()
+        even = graph.op("MatMul", graph.op("Mul", magnitude, graph.op("Cos", phase)), cosines)
+        odd = graph.op("MatMul", graph.op("Mul", magnitude, graph.op("Sin", phase)), sines)
+        backwards = [graph.integers(value) for value in (half - 1, 0, 1, -1)]  # samples n / 2 + 1 to n - 1
+        mirrored = graph.op("Slice", graph.op("Sub", even, odd), *backwards)
+        return graph.op("Concat", graph.op("Add", even, odd), mirrored, axis=1)
 
-    def _inverse_fourier_basis(self) -> str:
-        n = self._codec.fft_size
-        sample = np.arange(n)
-        window = (0.5 - 0.5 * np.cos(2 * np.pi * sample / n)) / self._codec.overlap_gain
+    def _inverse_fourier_basis(self) -> tuple[str, str]:
+        """Cosines and sines [bins, fft_size / 2 + 1] of the samples up to the middle."""
+        codec, n = self._codec, self._codec.fft_size
+        sample = np.arange(n // 2 + 1)
+        window = (0.5 - 0.5 * np.cos(2 * np.pi * sample / n)) * (np.exp(codec.log_magnitude_shift) / codec.overlap_gain)
         frequency = np.arange(self._bins)[:, None]
         angle = 2 * np.pi / n * (frequency * sample % n)
-        weight = np.where((frequency == 0) | (frequency == n // 2), 1, 2) / n  # the other half is the conjugate
-        basis = np.concatenate([weight * np.cos(angle), -weight * np.sin(angle)]) * window
-        return self._graph.constant(basis.astype(np.float32))
+        scale = np.where((frequency == 0) | (frequency == n // 2), 1, 2) / n * window  # the other bins are conjugates
+        cosines, sines = scale * np.cos(angle), -scale * np.sin(angle)
+        return self._graph.constant(cosines.astype(np.float32)), self._graph.constant(sines.astype(np.float32))
 
     def _overlap_add(self, windows: str) -> None:
         """Add windows [L, 4 * hop] at every hop to the tail left by the last call; keep the new tail of 3 hops."""
         graph, hop = self._graph, self._codec.hop
         self._states.append(("overlap", (3, hop)))
-        quarters = graph.op("Reshape", windows, graph.integers(-1, 4, hop))
-        shifted = [
-            graph.op(
-                "Pad",
-                graph.op("Gather", quarters, graph.constant(np.array(q, np.int64)), axis=1),
-                graph.integers(q, 0, 3 - q, 0),
-            )
-            for q in range(4)
-        ]
+        shifted = []
+        for q in range(4):
+            around = [graph.constant(np.zeros((rows, hop), np.float32)) if rows else None for rows in (q, 3 - q)]
+            rows = [around[0], graph.slice(windows, q * hop, (q + 1) * hop, axis=1), around[1]]
+            shifted.append(graph.op("Concat", *(row for row in rows if row), axis=0))
         total = graph.op("Sum", *shifted)  # [L + 3, hop]
         start = graph.op("Add", graph.slice(total, 0, 3, axis=0), "overlap")
         whole = graph.op("Concat", start, graph.slice(total, 3, -3, axis=0), axis=0)

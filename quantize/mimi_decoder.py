@@ -38,9 +38,9 @@ class _Decoder:
         x = TransformerGraph(graph, codec.decoder_transformer, self._states).add(x)
         x = self._conv(x, codec.decoder_input, "input_previous")
         for number, stage in enumerate(codec.decoder_stages):
-            x = self._transposed(graph.op("Elu", x), stage.resample, f"stage{number}_previous")
+            x = self._transposed(self._elu(x), stage.resample, f"stage{number}_previous")
             x = self._residual(x, stage.residual, f"residual{number}_previous")
-        x = self._conv(graph.op("Elu", x), codec.decoder_output, "output_previous")
+        x = self._conv(self._elu(x), codec.decoder_output, "output_previous")
         graph.op("Reshape", x, graph.integers(1, -1), output="pcm")
         codes = tensor("codes", TensorProto.INT64, 1, codec.num_codebooks, "T", meaning="T frames, one code a codebook")
         pcm = tensor("pcm", TensorProto.FLOAT, 1, "S", meaning=f"24 kHz, {codec.samples_per_frame} samples a frame")
@@ -84,20 +84,44 @@ class _Decoder:
 
     def _residual(self, x: str, residual: MimiResidual, state: str) -> str:
         graph = self._graph
-        y = self._conv(graph.op("Elu", x), residual.conv, state)
-        y = self._conv(graph.op("Elu", y), residual.output, "")  # a kernel of 1 has no state
+        y = self._conv(self._elu(x), residual.conv, state)
+        y = self._conv(self._elu(y), residual.output, "")  # a kernel of 1 has no state
         return graph.op("Add", x, y)
 
     def _windows(self, x: str, weight: F32, bias: F32 | None, state: str) -> str:
         """Product of any K rows in a row, of ``x`` [L, in] behind a state, with ``weight`` [out, K, in]."""
         graph = self._graph
         outputs, kernel, inputs = weight.shape
+        if kernel > outputs:
+            return self._window_sums(x, weight, bias, state)
         if kernel > 1:
             x = self._behind(x, state, kernel - 1, inputs)
             taps = [graph.slice(x, tap, tap - kernel + 1 or END, axis=0) for tap in range(kernel)]
             x = graph.op("Concat", *taps, axis=1)
         added = "" if bias is None else graph.constant(bias)
         return graph.op("Gemm", x, graph.weight(weight.reshape(outputs, -1)), added, transB=1)
+
+    def _window_sums(self, x: str, weight: F32, bias: F32 | None, state: str) -> str:
+        """The same for few outputs: every row times every tap, then sums along the diagonals, copies no window."""
+        graph = self._graph
+        outputs, kernel, inputs = weight.shape
+        x = self._behind(x, state, kernel - 1, inputs)
+        taps = weight.transpose(1, 0, 2).reshape(-1, inputs)
+        products = graph.op("Gemm", x, graph.weight(taps), transB=1)  # [L + K - 1, K * out]
+        parts = [
+            graph.slice(
+                graph.slice(products, tap * outputs, (tap + 1) * outputs, axis=1), tap, tap - kernel + 1 or END, axis=0
+            )
+            for tap in range(kernel)
+        ]
+        return graph.op("Sum", *parts, *([] if bias is None else [graph.constant(bias)]))
+
+    def _elu(self, x: str) -> str:
+        """ELU as max(x, exp(min(x, 0)) - 1): onnxruntime's own takes three times as long."""
+        graph = self._graph
+        zero, one = (graph.constant(np.array(value, np.float32)) for value in (0, 1))
+        below = graph.op("Sub", graph.op("Exp", graph.op("Min", x, zero)), one)
+        return graph.op("Max", x, below)
 
     def _behind(self, x: str, state: str, rows: int, width: int) -> str:
         """``x`` [L, width] behind the latest ``rows`` rows of earlier calls."""

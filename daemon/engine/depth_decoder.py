@@ -32,7 +32,7 @@ class DepthDecoder:
         self.model = LlamaModel(
             bundle.path("depth_decoder"),
             num_positions=max(audio.num_codebooks, 2),
-            max_batch=2 * num_lanes,
+            max_batch=num_lanes,
             num_threads=num_threads,
             num_sequences=num_lanes,
             governor=governor,
@@ -48,17 +48,18 @@ class DepthDecoder:
         self._stride = len(self._table) // (audio.num_codebooks - 1)
 
     def start(self, lanes: Sequence[Lane], depth_inputs: F32) -> None:
-        """Begin a frame of each lane, in one call: the projected backbone state, and the code of codebook 0.
+        """Begin a frame of each lane: the projected backbone state, then the code of codebook 0.
 
-        ``depth_inputs`` are the states, float32 [N, Dd], by the lanes' numbers.
-        Afterwards ``model.hiddens`` is what the head of codebook 1 reads.
+        ``depth_inputs`` are the states, float32 [N, Dd], by the lanes' numbers. Afterwards ``model.hiddens`` is what the
+        head of codebook 1 reads. One call of two positions costs as much as two calls, or more: llama.cpp builds its graph
+        anew whenever the number of positions changes, twice a frame.
         """
         model = self.model
         model.clear()
         for row, lane in enumerate(lanes):
-            model.inputs[2 * row] = depth_inputs[lane.number]
-            model.inputs[2 * row + 1] = self._table[lane.codes[0]]
-        model.decode(2, self._sequences[len(lanes)])
+            model.inputs[row] = depth_inputs[lane.number]
+        model.decode(1, self._sequences[len(lanes)])
+        self.step(lanes, 0)
 
     def step(self, lanes: Sequence[Lane], codebook: int) -> None:
         """Append the codes of ``codebook``; ``model.hiddens`` is then what the head of the next codebook reads."""

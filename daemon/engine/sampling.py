@@ -39,33 +39,44 @@ class Sampling:
 class Sampler:
     """Scratch memory for logits of up to ``vocab`` classes.
 
+    Only the k largest logits are worked on, as values: which class the winning value belongs to is looked up at the
+    end. Where several classes share it, one of them is drawn: they are equally likely, and also at the edge of the top
+    k, where some of them would have no place.
+
     Source: the exponential-noise form of multinomial sampling in SesameAILabs/csm models.py ``sample_topk``
     (revision 2d72082): argmax of p_i / e_i with e_i ~ Exp(1) draws i with probability p_i.
     """
 
     def __init__(self, vocab: int) -> None:
-        self._work = np.zeros(vocab, np.float32)
         self._order = np.zeros(vocab, np.float32)
+        self._work = np.zeros(vocab, np.float32)
         self._noise = np.zeros(vocab, np.float32)
-        self._below: NDArray[np.bool_] = np.zeros(vocab, np.bool_)
+        self._same: NDArray[np.bool_] = np.zeros(vocab, np.bool_)
 
     def sample(self, logits: F32, sampling: Sampling, rng: np.random.Generator) -> int:
         """One class of ``logits`` float32 [V], which is left as it was; -inf excludes a class."""
         if sampling.greedy:
             return int(logits.argmax())
         size = len(logits)
-        work, order, noise, below = self._work[:size], self._order[:size], self._noise[:size], self._below[:size]
-        if sampling.top_k < size:
-            np.copyto(order, logits)
-            order.partition(size - sampling.top_k)
-            np.less(logits, order[size - sampling.top_k], out=below)
-        else:
-            below[:] = False
-        np.subtract(logits, logits.max(), out=work)
+        kept = min(sampling.top_k, size)
+        order, work, noise = self._order[:size], self._work[:kept], self._noise[:kept]
+        np.copyto(order, logits)
+        if kept < size:
+            order.partition(size - kept)
+        largest = order[size - kept :]
+        np.subtract(largest, largest.max(), out=work)
         np.divide(work, np.float32(sampling.temperature), out=work)
         np.exp(work, out=work)
-        np.copyto(work, np.float32(0), where=below)
         rng.standard_exponential(dtype=np.float32, out=noise)
         np.maximum(noise, np.float32(1e-20), out=noise)
         np.divide(work, noise, out=work)
-        return int(work.argmax())
+        return self._class_of(logits, largest[work.argmax()], rng)
+
+    def _class_of(self, logits: F32, value: np.float32, rng: np.random.Generator) -> int:
+        """The class whose logit is ``value``; one of them at random where there are several."""
+        same = self._same[: len(logits)]
+        np.equal(logits, value, out=same)
+        count = np.count_nonzero(same)
+        if count > 1:  # rare: logits are float32
+            return int(same.nonzero()[0][rng.integers(count)])
+        return int(same.argmax())

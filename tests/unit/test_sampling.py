@@ -43,6 +43,34 @@ def test_frequencies_are_the_softmax_of_the_k_largest():
     assert counts[2] == counts[4] == 0
 
 
+def chi_square(counts, chances):
+    """How far counts are from their expectation, in standard deviations of the statistic above its mean."""
+    expected = chances * counts.sum()
+    freedom = len(chances) - 1
+    return float((((counts - expected) ** 2 / expected).sum() - freedom) / np.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize("top_k", [5, 50, 1000])
+def test_draws_over_many_classes_pass_a_chi_square_test(top_k):
+    """40,000 draws of 300 classes: frequencies are the softmax of the k largest, and nothing else ever comes."""
+    logits = np.random.default_rng(5).standard_normal(300).astype(np.float32)
+    rng, sampler, sampling = np.random.default_rng(6), Sampler(300), Sampling(0.9, top_k)
+    counts = np.bincount([sampler.sample(logits, sampling, rng) for _ in range(40_000)], minlength=300)
+    kept = np.sort(np.argsort(logits)[-top_k:])
+    weights = np.exp(logits[kept].astype(np.float64) / 0.9)
+    assert counts.sum() == counts[kept].sum()
+    assert abs(chi_square(counts[kept], weights / weights.sum())) < 5
+
+
+@pytest.mark.parametrize(("top_k", "chances"), [(2, [1 / 3, 1 / 3, 0, 1 / 3]), (3, [1 / 3, 1 / 3, 0, 1 / 3])])
+def test_classes_of_the_same_logit_are_equally_likely(top_k, chances):
+    """Three share the largest logit: each comes a third of the time, though at k = 2 one has no place among them."""
+    logits = np.array([1.5, 1.5, -2.0, 1.5], np.float32)
+    rng, sampler, sampling = np.random.default_rng(8), Sampler(4), Sampling(1.0, top_k)
+    counts = np.bincount([sampler.sample(logits, sampling, rng) for _ in range(12_000)], minlength=4)
+    np.testing.assert_allclose(counts / counts.sum(), chances, atol=0.02)
+
+
 @given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40), st.integers(1, 60), st.floats(0, 2))
 def test_excluded_classes_never_come(values, top_k, temperature):
     """-inf excludes a class whatever the settings; the logits are left alone."""
