@@ -1,6 +1,6 @@
 """What was measured of the engine, as figures: milliseconds of a frame, and its bytes set against the memory's speed.
 
-A frame reads every weight of the backbone once, the depth decoder's once for each further codebook, and the heads and
+A frame reads every weight of the backbone once, the depth decoder's once for each codebook, and the heads and
 the codec once. The time it cannot do without is those bytes over the memory's bandwidth; the *bandwidth fraction* is
 that time's share of the time it took.
 """

@@ -18,7 +18,7 @@ def measure_peers(
     if "backbone" in llama:
         theirs = llama["backbone"]["llama_bench_step_ms"]
         llama["backbone"]["frame_stage_to_llama_bench"] = round(stages["backbone"] / theirs, 3)
-        steps = bundle.manifest.audio.num_codebooks - 1
+        steps = bundle.manifest.audio.num_codebooks
         theirs = steps * llama["depth_decoder"]["llama_bench_step_ms"]
         llama["depth_decoder"]["frame_stage_to_llama_bench"] = round(stages["depth"] / theirs, 3)
     return {

@@ -50,9 +50,9 @@ class DepthDecoder:
     def start(self, lanes: Sequence[Lane], depth_inputs: F32) -> None:
         """Begin a frame of each lane: the projected backbone state, then the code of codebook 0.
 
-        ``depth_inputs`` are the states, float32 [N, Dd], by the lanes' numbers. Afterwards ``model.hiddens`` is what the
-        head of codebook 1 reads. One call of two positions costs as much as two calls, or more: llama.cpp builds its graph
-        anew whenever the number of positions changes, twice a frame.
+        ``depth_inputs`` are the states, float32 [N, Dd], by the lanes' numbers. Afterwards ``model.hiddens`` is what
+        the head of codebook 1 reads. One call of two positions costs as much as two calls, or more: llama.cpp builds
+        its graph anew whenever the number of positions changes, twice a frame.
         """
         model = self.model
         model.clear()

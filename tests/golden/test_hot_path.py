@@ -122,7 +122,7 @@ def test_frames_leave_nothing_behind(engine):
     way = Way(engine, volume=50)
     tracemalloc.start()
     try:
-        for _ in range(WARM_UP):
+        for _ in range(FRAMES):  # free lists, onnxruntime's among them, fill up over some hundred frames
             way.pass_frame()
         while way.pass_frame():
             pass

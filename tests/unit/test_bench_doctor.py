@@ -40,7 +40,7 @@ def test_a_frame_reads_the_depth_decoder_once_a_further_codebook():
     manifest = load_bundle(STARTER).manifest
     files = tomllib.loads((STARTER / "manifest.toml").read_text())["files"]
     once = sum(files[role]["bytes"] for role in ("backbone", "heads", "codec_decoder"))
-    total = once + (manifest.audio.num_codebooks - 1) * files["depth_decoder"]["bytes"]
+    total = once + manifest.audio.num_codebooks * files["depth_decoder"]["bytes"]
     assert bandwidth.bytes_per_frame(manifest) == total
     assert bandwidth.bandwidth_rtf(manifest, 2 * 12.5 * total) == pytest.approx(0.5)
 
