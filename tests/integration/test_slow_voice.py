@@ -40,19 +40,18 @@ class Slow:
         self.engine, self.pace, self.frames = engine, 2.0, 0
         self.change = {}
         """Frame of the utterance -> the pace from there on."""
-        self._next_frame, self._due_s = engine._model.next_frame, 0.0
-        engine._model.next_frame = self._frame
+        self._next_frames = engine._model.next_frames
+        engine._model.next_frames = self._frame
         engine.rtf = self.pace
         self.wav = tmp_path / "out.wav"
         self.made = Running(engine, tmp_path, CONFIG, sink=WavSink(self.wav))
 
-    def _frame(self):
+    def _frame(self, lanes):
         began = time.monotonic()
-        spoken = self._next_frame()
+        self._next_frames(lanes)
         self.pace = self.change.get(self.frames, self.pace)
         self.frames += 1
         time.sleep(max(0.0, began + self.pace * FRAME_S - time.monotonic()))
-        return spoken
 
     def say(self, text=TEXT, name="a", **fields):
         """Speak; returns (reply, started event, finished event)."""

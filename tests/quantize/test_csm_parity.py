@@ -229,7 +229,8 @@ def test_an_engine_that_forgets_the_end_of_a_recording_is_found(layouts, tmp_pat
     def prefill(self, segment):
         self.prefill_text(segment.tokens)
         for codes in segment.codes:
-            self.step(codes)
+            self._embed(codes, 0)
+            self.model.decode(1)
 
     monkeypatch.setattr(Backbone, "prefill", prefill)
     assert failures_of(layouts, tmp_path) == {"greedy codes"}
