@@ -84,7 +84,7 @@ def speech(slow):
     session = slow.engine.session(slow.made.service._synthesizer.segmenter())
     session.push_text(TEXT)
     session.flush()
-    slow.engine._model.next_frame = slow._next_frame
+    slow.engine._model.next_frames = slow._next_frames
     pcm = []
     while (chunk := session.next_audio_chunk()) is not None:
         pcm.append(chunk.copy())
