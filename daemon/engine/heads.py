@@ -15,7 +15,6 @@ class Heads:
         bundle: names the file and the number of codebooks.
         backbone_hiddens: float32 [N, D], rows read in place by codebook 0's head.
         depth_hiddens: float32 [N, Dd], rows read in place by the others.
-        num_threads: of onnxruntime.
 
     Attributes:
         logits: float32 [V], what the last call gave; V is the widest head, shorter ones are padded.
@@ -26,9 +25,9 @@ class Heads:
         ModelError: the file does not fit the models.
     """
 
-    def __init__(self, bundle: Bundle, backbone_hiddens: F32, depth_hiddens: F32, *, num_threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, backbone_hiddens: F32, depth_hiddens: F32) -> None:
         path = bundle.path("heads")
-        model = OnnxModel(path, num_threads=num_threads)
+        model = OnnxModel(path, num_threads=1)  # in a frame, two are no faster
         width, depth_width = backbone_hiddens.shape[1], depth_hiddens.shape[1]
         float32 = np.dtype(np.float32)
         wanted = {

@@ -33,7 +33,7 @@ class CsmModel:
 
     Args:
         bundle: what to load.
-        num_threads: of llama.cpp and of onnxruntime's heads.
+        num_threads: of llama.cpp.
         num_lanes: the most segments side by side, as far as there is memory for them.
         linked: each segment hears those before it, where the model was trained for that; then ``num_lanes`` is 1.
         kv_folder: where the states of recorded voices are kept; None: nowhere.
@@ -78,7 +78,7 @@ class CsmModel:
             )
             opened.callback(self._depth.model.close)
             hiddens = self._backbone.model.hiddens, self._depth.model.hiddens
-            self._heads = Heads(bundle, *hiddens, num_threads=num_threads)
+            self._heads = Heads(bundle, *hiddens)
             self._opened = opened.pop_all()
         hashes = " ".join(manifest.files[role].sha256 for role in ("backbone", "text_embeddings", "audio_embeddings"))
         flash = same_bits_with_flash_attention(manifest.limits.context, governor)
