@@ -227,11 +227,11 @@ class Synthesizer:
         speed: float,
         key: bytes | None = None,
     ) -> Spoken:
-        spoken_by = self._engine.voices.get(voice)
+        spoken_by, hold = self._engine.voices.get(voice), writer.hold
         outlook = Outlook(
             self._forecaster,
             source,
-            writer.hold,
+            hold,
             voice=spoken_by.name,
             speed=speed,
             cautious=is_cautious(request),
@@ -242,6 +242,8 @@ class Synthesizer:
             seed=request.seed,
             context=self._context(request.context, spoken_by.language),
             stop=writer.stopped,
+            # Once speech is heard, the sentence whose turn it is must not be slowed down by those after it.
+            may_run_ahead=lambda: hold is None or not hold.begun,
         )
         times = self._engine.reset_times()
         keep_bytes = self._phrases.max_bytes if self._phrases is not None and key is not None else 0

@@ -157,6 +157,7 @@ class Engine:
         sampling: tuple[Sampling, Sampling] | None = None,
         context: Sequence[str | Turn] = (),
         stop: Callable[[], bool] = lambda: False,
+        may_run_ahead: Callable[[], bool] = lambda: True,
     ) -> TtsSession:
         """Begin an utterance; the one before is over.
 
@@ -166,6 +167,7 @@ class Engine:
             seed: of the sampling; None: from the text and the voice.
             sampling: in place of the bundle's.
             context: what was said before: ids in ``history`` (those no longer there are passed over), or texts.
+            may_run_ahead: asked before a sentence is begun beside the one whose turn it is, which slows that down.
             stop: asked while a recording or the context is read, which can take seconds; True cancels the session.
 
         Raises:
@@ -184,6 +186,7 @@ class Engine:
             depth_sampling=depth,
             conversation=[segment for entry in context for segment in self._segments(entry)],
             stop=stop,
+            may_run_ahead=may_run_ahead,
         )
 
     def remember(self, request_id: str, voice: str | None, texts: Sequence[str], codes: Sequence[I32]) -> None:

@@ -45,7 +45,8 @@ class TtsSession:
 
     The first segment is made alone, so that it is heard soon. Where the model has more lanes than one, those after it
     are made together as far as their texts are there, each frame of all of them with one reading of the weights; what
-    is made before its turn is kept until then.
+    is made before its turn is kept until then. All together are made sooner, the one whose turn it is later, so
+    ``may_run_ahead`` is asked before another begins.
 
     Attributes:
         chunk: describes what ``next_audio_chunk`` returned last.
@@ -68,6 +69,7 @@ class TtsSession:
         depth_sampling: Sampling,
         conversation: Sequence[PromptSegment] = (),
         stop: Callable[[], bool] = lambda: False,
+        may_run_ahead: Callable[[], bool] = lambda: True,
     ) -> None:
         self._model = model
         self._codecs = list(codecs)  # those that are free
@@ -75,6 +77,7 @@ class TtsSession:
         self._voice = voice
         self._conversation = conversation
         self._stop = stop
+        self._may_run_ahead = may_run_ahead
         self._sampling = sampling
         self._depth_sampling = depth_sampling
         self._buffer = np.zeros(codecs[0].samples_per_frame, np.int16)
@@ -264,6 +267,8 @@ class TtsSession:
     def _fill_lanes(self) -> None:
         """Begin segments whose turn has not come, once the first has been said."""
         while self._segments_started > 1 and self._unmade and self._model.has_lane_for(self._unmade[0].text):
+            if not self._may_run_ahead():
+                return
             self._ahead.append(self._begin(self._unmade.popleft()))
             self.together = True
 

@@ -7,7 +7,7 @@ from test_conversation import recorded, speak
 
 from daemon.audio.ring import PcmRing
 from daemon.config_sections import EngineConfig
-from daemon.engine.engine import Engine
+from daemon.engine.engine import Engine, Folders
 from daemon.errors import BadRequestError
 from daemon.forecast import Forecaster, Outlook
 from daemon.output import Output, Writer
@@ -184,3 +184,25 @@ def test_noise_of_fixed_length_does_not_run_away(engines, monkeypatch):
     (alone, attempts), (together, other_attempts) = map(_speech_of, engines)
     assert set(attempts) == set(other_attempts) == {0}
     np.testing.assert_array_equal(alone, together)
+
+
+def test_none_is_begun_ahead_where_it_may_not(engines):
+    """The one whose turn it is goes alone, and sounds the same."""
+    segments = [Segment(text, 0) for text in TEXTS]
+    expected, _, _ = pcm_of(engines[0], segments)
+    pcm, _, session = pcm_of(engines[1], segments, may_run_ahead=lambda: False)
+    assert not session.together
+    np.testing.assert_array_equal(pcm, expected)
+
+
+def test_a_recording_from_its_file_is_in_front_of_each(bundle, engines, tmp_path):
+    """Read back into one sequence, and copied from there into the others."""
+    config = EngineConfig(bundle=str(bundle), link_sentences=False, batch=3)
+    expected, _ = speak(engines[0], *TEXTS, voice=recorded(engines[0]))
+    for _ in range(2):  # the first writes the file
+        with Engine(config, Folders(cache=tmp_path)) as engine:
+            found, session = speak(engine, *TEXTS, voice=recorded(engine))
+        assert session.together
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert list(tmp_path.rglob("*.kv"))

@@ -24,13 +24,17 @@ TEXT = "Dinner is ready, and the table is laid."
 FRAME_S = 0.08
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def small(folder, quant):
     """csm-small: noise that lasts as long as its text has letters."""
-    folder = tmp_path_factory.mktemp("small") / "csm-small"
-    command = [sys.executable, "-m", "quantize", "synthesize", "--shape", "csm-small", "--quant", "q8_0"]
+    command = [sys.executable, "-m", "quantize", "synthesize", "--shape", "csm-small", "--quant", quant]
     subprocess.run([*command, "--out", str(folder)], cwd=ROOT, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """Of 8 bits."""
+    return small(tmp_path_factory.mktemp("small") / "csm-small", "q8_0")
 
 
 class Slow:
@@ -79,12 +83,13 @@ def slow(bundle, tmp_path):
             yield scene
 
 
-def speech(slow):
-    """What the text sounds like, made without a pause."""
-    session = slow.engine.session(slow.made.service._synthesizer.segmenter())
-    session.push_text(TEXT)
-    session.flush()
+def speech(slow, text=TEXT):
+    """What the text sounds like, made without a pause, one sentence after the other."""
     slow.engine._model.next_frames = slow._next_frames
+    segmenter = slow.made.service._synthesizer.segmenter()
+    session = slow.engine.session(segmenter, may_run_ahead=lambda: False)
+    session.push_text(text)
+    session.flush()
     pcm = []
     while (chunk := session.next_audio_chunk()) is not None:
         pcm.append(chunk.copy())
@@ -130,3 +135,18 @@ def test_what_starves_all_the_same_is_silent_once_and_says_so(slow, caplog):
     cut = int(np.argmax(middle[: len(pcm)] != pcm))
     assert np.array_equal(middle[:cut], pcm[:cut])
     assert np.array_equal(middle[cut + silence :][: len(pcm) - cut], pcm[cut:])
+
+
+def test_sentences_are_made_together_until_they_are_heard(tmp_path):
+    """A text of several is made in fewer steps than it has frames; not one sample is missing, nor is any another."""
+    text = "Dinner is ready. The table is laid. Come in. It gets cold. There is soup. And bread."
+    config = EngineConfig(bundle=str(small(tmp_path / "exact", "f32")), link_sentences=False, batch=4)
+    with Engine(config) as engine:
+        engine.self_test()
+        scene = Slow(engine, tmp_path)
+        with contextlib.closing(scene):
+            _, _, done = scene.say(text)
+            steps, recording, pcm = scene.frames, scene.recording, speech(scene, text)
+    assert done.underrun_ms is None
+    assert contains(recording, pcm)
+    assert steps < 0.7 * len(pcm) / (FRAME_S * SAMPLE_RATE)
