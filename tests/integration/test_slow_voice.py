@@ -41,7 +41,7 @@ class Slow:
     """An engine whose frames take ``pace`` times their length, or as long as they take; a service that plays it."""
 
     def __init__(self, engine, tmp_path):
-        self.engine, self.pace, self.frames = engine, 2.0, 0
+        self.engine, self.pace, self.frames, self.took_s = engine, 2.0, 0, 0.0
         self.change = {}
         """Frame of the utterance -> the pace from there on."""
         self._next_frames = engine._model.next_frames
@@ -56,10 +56,11 @@ class Slow:
         self.pace = self.change.get(self.frames, self.pace)
         self.frames += 1
         time.sleep(max(0.0, began + self.pace * FRAME_S - time.monotonic()))
+        self.took_s += time.monotonic() - began
 
     def say(self, text=TEXT, name="a", **fields):
         """Speak; returns (reply, started event, finished event)."""
-        self.frames = 0
+        self.frames, self.took_s = 0, 0.0
         reply = self.made.service.say(request(text, request_id=name, **fields))
         done = self.made.final(name)
         assert done.event_type is EventType.FINISHED
@@ -103,7 +104,8 @@ def test_speech_at_half_of_real_time_is_heard_whole_and_the_wait_was_told(slow):
     assert slow.made.metrics.snapshot()["underruns"] == 0
     recording, pcm = slow.recording, speech(slow)
     assert contains(recording, pcm)
-    assert started.wait_s == pytest.approx(reply.wait_s, rel=0.35)
+    pace = slow.took_s / (slow.frames * FRAME_S)  # on a busy machine more than was to be expected
+    assert started.wait_s == pytest.approx(reply.wait_s * (pace - 1) / (slow.pace - 1), rel=0.35)
     silent = int(np.flatnonzero(recording)[0])
     assert silent < 2 * len(pcm) - SAMPLE_RATE // 2
 
