@@ -143,7 +143,10 @@ class UnixSocketServer:
     def _read(self, client: Connection) -> None:
         hung_up = False
         while True:
-            ended = not client.read() or hung_up
+            try:
+                ended = not client.read() or hung_up
+            except OSError:  # likewise, with replies unread: the kernel tells of nothing else then
+                ended = True
             for line in client.lines(ended=ended):
                 reply = self._answer(client, line)
                 try:

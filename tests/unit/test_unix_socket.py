@@ -82,6 +82,19 @@ def test_one_who_hangs_up_at_once_is_served(path):
     assert speaker.said == ["One.", "Two.", "Three.", "Four."]
 
 
+def test_one_who_hangs_up_with_replies_unread_is_served(path):
+    """The kernel reports such an end as a reset connection; what came before it counts."""
+    speaker = RecordingSpeaker()
+    with serving(path, speaker=speaker):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(str(path))
+        sock.sendall(b"One.\nTwo.")
+        speaker.wait_said("One.")
+        sock.recv(1, socket.MSG_PEEK)  # the reply is there, and stays unread
+        sock.close()
+        speaker.wait_said("Two.")
+
+
 def test_anothers_duplicate_does_not_take_over_an_open_text(path):
     """A's open request is ended when A hangs up, whatever B said with the same id meanwhile."""
     speaker = RecordingSpeaker()
