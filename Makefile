@@ -29,8 +29,8 @@ check: setup-dev ## lint, types and the quick tests
 	@.venv/bin/python -m ruff format --check --quiet
 	@echo "crier: mypy"
 	@.venv/bin/python -m mypy --no-error-summary
-	@echo "crier: quick tests"
-	@.venv/bin/python -m pytest tests/unit -q -n 3 --dist loadfile -m "not slow and not broker and not audio"
+	@echo "crier: quick tests (those that load no model)"
+	@.venv/bin/python -m pytest tests/unit -q -n 3 --dist loadfile -m "not slow and not broker and not audio and not engine"
 
 test-slow: setup-dev ## true shapes, soaks, word error rates
 	@.venv/bin/python -m pytest -m slow -s --timeout=3600
