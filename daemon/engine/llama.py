@@ -125,17 +125,11 @@ class LlamaModel:
             raise ModelError(f"{path}: llama.cpp cannot load it: {_last_error or 'no reason given'}")
         self.width: int = llama_cpp.llama_model_n_embd(self._model)
         num_sequences = self._affordable(num_sequences, num_positions, bytes_per_number=4 if exact else 2)
-        context = llama_cpp.llama_context_default_params()
-        # Each sequence has its own part of the cache: in a shared one its sums would run in another order.
-        context.n_ctx = -(-num_positions // _POSITIONS_STEP) * _POSITIONS_STEP * num_sequences
-        context.n_seq_max = num_sequences
+        context = self._context_params(num_positions, num_sequences, exact=exact)
         context.n_batch = context.n_ubatch = max_batch
         context.n_threads = context.n_threads_batch = num_threads
-        context.embeddings = True
-        context.no_perf = True
         flash = not exact and same_bits_with_flash_attention(num_positions, governor)
         context.flash_attn_type = _FLASH_ATTENTION_AUTO if flash else _FLASH_ATTENTION_OFF
-        context.type_k = context.type_v = _GGML_TYPE_F32 if exact else _GGML_TYPE_F16
         self._context = llama_cpp.llama_init_from_model(self._model, context)
         if not self._context:
             self.close()
@@ -157,7 +151,20 @@ class LlamaModel:
         self.max_batch = max_batch
         self.positions = [0] * num_sequences
 
+    @staticmethod
+    def _context_params(num_positions: int, num_sequences: int, *, exact: bool) -> Any:
+        """llama.cpp's parameters for hidden states of so many sequences."""
+        params = llama_cpp.llama_context_default_params()
+        # Each sequence has its own part of the cache: in a shared one its sums would run in another order.
+        params.n_ctx = -(-num_positions // _POSITIONS_STEP) * _POSITIONS_STEP * num_sequences
+        params.n_seq_max = num_sequences
+        params.embeddings = True
+        params.no_perf = True
+        params.type_k = params.type_v = _GGML_TYPE_F32 if exact else _GGML_TYPE_F16
+        return params
+
     def _affordable(self, num_sequences: int, num_positions: int, *, bytes_per_number: int) -> int:
+        """As many of so many sequences as there is memory for."""
         head = llama_cpp.llama_model_n_embd(self._model) // llama_cpp.llama_model_n_head(self._model)
         numbers = 2 * llama_cpp.llama_model_n_layer(self._model) * llama_cpp.llama_model_n_head_kv(self._model) * head
         available = available_memory()
