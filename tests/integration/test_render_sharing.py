@@ -164,9 +164,10 @@ def test_a_broker_that_is_restarted(broker, tmp_path):
         broker.restart()
         assert final_event(client, request_id)["event_type"] == "finished"
         assert "event=share_broken" in player.log.read_text()
-        heard = player.recording()
-        assert contains(heard, expected) >= 0
-        assert contains(heard[contains(heard, expected) + len(expected) :], expected[:24_000]) < 0
+        # On a busy machine little may lie ahead when the broker goes, and silence fills the time until it is back.
+        heard, spoken = (pcm[pcm != 0] for pcm in (player.recording(), expected))
+        assert contains(heard, spoken) >= 0
+        assert contains(heard[contains(heard, spoken) + len(spoken) :], spoken[:20_000]) < 0
         assert contains(hear(player)[1], render(TEXT)) >= 0
         assert metrics(player)["remote_fallbacks"] == 0
 
