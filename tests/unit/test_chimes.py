@@ -227,9 +227,8 @@ def test_a_slow_voice_chimes_right_before_it_speaks(engine, tmp_path):
         made.final("b")
         heard, ding = np.trim_zeros(made.sink.heard()), np.trim_zeros(chime("ding"))
         assert np.array_equal(heard[: len(ding)], ding)
-        # Its beginning alone: on a busy machine a gap may follow, for this engine is not as slow as it was said to be.
-        beginning, after = plain[:2400].tobytes(), heard[len(ding) : len(ding) + SAMPLE_RATE // 10 + 2400].tobytes()
-        assert beginning in after
+        assert np.array_equal(heard[-len(plain) :], plain)
+        assert len(heard) - len(ding) - len(plain) < 0.1 * SAMPLE_RATE
 
 
 @pytest.mark.engine
